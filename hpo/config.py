@@ -1,0 +1,104 @@
+"""One concrete, complete choice out of a space: plain data that needs neither Optuna nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["MlpConfig", "OptimizerConfig", "ScheduleConfig", "TrialConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlpConfig:
+    """A multilayer perceptron: hidden layers of `widths`, then one linear layer to the outputs.
+
+    A hidden layer is linear, batch norm (if any), activation, dropout, in this order.
+
+    Attributes:
+        widths: units of each hidden layer, first to last; may be empty (a linear model).
+        activation: a name out of `hpo.models.activations`.
+        dropout: the probability that a hidden unit is zeroed in training.
+        initialization: `he`, `xavier` or `lecun` (normal draws; biases start at zero).
+    """
+
+    widths: tuple[int, ...]
+    activation: str = "relu"
+    batch_norm: bool = False
+    dropout: float = 0.0
+    initialization: str = "he"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """An optimizer and its settings; those which the named optimizer lacks keep their defaults.
+
+    Attributes:
+        name: `sgd`, `adam`, `adamw`, `nadam` or `rmsprop`.
+        weight_decay: decoupled for `adamw`, added to the gradient (L2) for the others.
+        alpha: RMSprop's smoothing of squared gradients.
+    """
+
+    name: str
+    lr: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    alpha: float = 0.99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate moves over a run.
+
+    Attributes:
+        name: `constant`, `cosine` (to zero at the last step) or `step`.
+        warmup: share of all steps over which the rate rises linearly from zero.
+        every: epochs between two drops of `step`.
+        gamma: what a drop multiplies the rate by.
+    """
+
+    name: str = "constant"
+    warmup: float = 0.0
+    every: int = 10
+    gamma: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """All that decides how one network is built and trained, but for its seed and its stream.
+
+    Attributes:
+        epochs: the most epochs it may train; also the horizon of its schedule.
+        patience: epochs without a better value before it stops early; None means never.
+    """
+
+    model: MlpConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batch_size: int = 128
+    epochs: int = 10
+    label_smoothing: float = 0.0
+    patience: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as JSON-ready data; `from_dict` gives it back unchanged."""
+        data = asdict(self)
+        data["model"] = {"family": "mlp", **data["model"], "widths": list(self.model.widths)}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialConfig:
+        """Read what `to_dict` wrote."""
+        model = {key: value for key, value in data["model"].items() if key != "family"}
+        return cls(
+            **{
+                **data,
+                "model": MlpConfig(**{**model, "widths": tuple(model["widths"])}),
+                "optimizer": OptimizerConfig(**data["optimizer"]),
+                "schedule": ScheduleConfig(**data["schedule"]),
+            }
+        )
