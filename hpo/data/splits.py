@@ -1,0 +1,45 @@
+"""Training rows into training and validation rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.errors import UsageError
+
+_PURPOSE = 0x73706C69  # "spli": keeps this use of the seed apart from every other
+
+
+def split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Shuffle row numbers by the seed and hold a share of them out.
+
+    The same on every machine and with every NumPy: the shuffle sorts raw PCG64 output, which
+    NumPy keeps stable (NEP 19), where it may change what `Generator.permutation` returns.
+
+    Args:
+        n: how many rows, at least 2.
+        share: of the rows to hold out, between 0 and 1; `round(share * n)` rows, at least one.
+        seed: 0 or above.
+
+    Returns:
+        `(train, validation)`, int64 row numbers, disjoint, together `0..n-1`, both shuffled.
+
+    Raises:
+        UsageError: a value is out of range, or no training row would be left.
+    """
+    if n < 2:
+        raise UsageError(f"{n} rows cannot be split: training and validation need one each")
+    if not (math.isfinite(share) and 0 < share < 1):
+        raise UsageError(f"the validation share {share} must lie between 0 and 1")
+    if seed < 0:
+        raise UsageError(f"the seed {seed} is below 0; a seed is 0 or above")
+    held_out = max(1, round(share * n))
+    if held_out >= n:
+        raise UsageError(
+            f"the validation share {share} of {n} rows leaves none for training; lower it"
+        )
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_PURPOSE,)))
+    order = np.argsort(bits.random_raw(n), kind="stable").astype(np.int64, copy=False)
+    return order[held_out:], order[:held_out]
