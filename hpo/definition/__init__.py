@@ -1,0 +1,33 @@
+"""A study's YAML, read, checked and turned into a `StudyDefinition`.
+
+problems.py   a sentence about a place in the file
+source.py     text -> plain data with lines; nothing in it can run or grow
+overrides.py  --set key.path=value
+ranges.py     ranges: {int: [1, 4]}, {float: ...}, {choice: ...}
+leaves.py     what a field may hold: a constant, or a range of such
+sections.py   what all sections share: strict keys, plain sentences
+networks.py   the sections that a search draws from
+schema.py     all other sections, and the whole
+loading.py    all of it in order
+"""
+
+from __future__ import annotations
+
+from hpo.definition.loading import json_schema, load_definition
+from hpo.definition.networks import ACTIVATIONS, INITIALIZATIONS
+from hpo.definition.ranges import Choice, FloatRange, IntRange, Range
+from hpo.definition.schema import StudyDefinition
+from hpo.studies import valid_name
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZATIONS",
+    "Choice",
+    "FloatRange",
+    "IntRange",
+    "Range",
+    "StudyDefinition",
+    "json_schema",
+    "load_definition",
+    "valid_name",
+]

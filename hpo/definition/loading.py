@@ -1,0 +1,85 @@
+"""From a file and its `--set`s to a checked definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hpo.definition import overrides as _overrides
+from hpo.definition.problems import KeyPath, Problem, render, shown
+from hpo.definition.schema import StudyDefinition, problems_in
+from hpo.definition.source import REFUSED, Parsed, parse, read_text
+from hpo.errors import DefinitionError
+
+__all__ = ["json_schema", "load_definition"]
+
+
+def load_definition(
+    path: Path, overrides: Sequence[str] = (), *, name: str | None = None
+) -> StudyDefinition:
+    """Read and check a study file.
+
+    Args:
+        overrides: `key.path=value` each, as `--set` takes them.
+        name: the study's name; the file's, without its ending, if it is not given.
+
+    Raises:
+        DefinitionError: something is wrong; `problems` has all of it, one line each, by line.
+        FileError: the file cannot be read.
+    """
+    parsed = parse(read_text(path))
+    if not parsed.broken:
+        _overrides.apply(parsed, overrides)
+    problems = list(parsed.problems)
+    definition = None
+    if not parsed.broken:
+        definition, found = _check(parsed, path.stem if name is None else name)
+        problems += found
+    if problems or definition is None:
+        raise DefinitionError(render(problems, parsed.places, str(path)))
+    return definition
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, for editors that complete and check YAML by it."""
+    schema = StudyDefinition.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "hpo study"
+    del schema["properties"]["name"]
+    schema["required"].remove("name")
+    return schema
+
+
+def _check(parsed: Parsed, name: str) -> tuple[StudyDefinition | None, list[Problem]]:
+    data = parsed.data
+    if data is REFUSED:
+        return None, []
+    if data is None or data == {}:
+        return None, [Problem((), "the file is empty; a study needs at least a dataset", None)]
+    if not isinstance(data, dict):
+        return None, [Problem((), f"a study is a mapping of sections, not {shown(data)}")]
+    problems = []
+    if "name" in data:
+        problems.append(Problem(("name",), StudyDefinition.not_yet["name"]))
+    try:
+        return StudyDefinition.model_validate({**data, "name": name}), problems
+    except ValidationError as error:
+        found = [problem for problem in problems_in(error) if not _is_refused(data, problem.path)]
+        return None, problems + found
+
+
+def _is_refused(data: object, path: KeyPath) -> bool:
+    """Whether the value, or one around it, was refused already: one sentence is enough."""
+    for key in path:
+        if data is REFUSED:
+            return True
+        if isinstance(data, dict):
+            data = data.get(key)
+        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
+            return False
+    return data is REFUSED

@@ -1,0 +1,77 @@
+"""The ranges that a search draws from, as data: `{int: [1, 4]}`, `{choice: [relu, gelu]}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeGuard, TypeVar
+
+from hpo.definition.problems import shown
+
+__all__ = ["Choice", "FloatRange", "IntRange", "Range", "is_range"]
+
+T_co = TypeVar("T_co", bound=bool | int | float | str, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class IntRange:
+    """Whole numbers from `low` to `high`, both included, `step` apart."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+    def to_data(self) -> dict[str, Any]:
+        """As it is written in a study file."""
+        extra = {"log": True} if self.log else {} if self.step == 1 else {"step": self.step}
+        return {"int": [self.low, self.high], **extra}
+
+    def __str__(self) -> str:
+        log, step = ", log" if self.log else "", f", step {self.step}" if self.step != 1 else ""
+        return f"int {self.low} to {self.high}{log}{step}"
+
+    def __len__(self) -> int:
+        """How many values there are."""
+        return (self.high - self.low) // self.step + 1
+
+
+@dataclass(frozen=True, slots=True)
+class FloatRange:
+    """Real numbers from `low` to `high`, both included; `step` apart if it is given."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def to_data(self) -> dict[str, Any]:
+        """As it is written in a study file."""
+        extra = {"log": True} if self.log else {} if self.step is None else {"step": self.step}
+        return {"float": [self.low, self.high], **extra}
+
+    def __str__(self) -> str:
+        log, step = ", log" if self.log else "", f", step {self.step}" if self.step else ""
+        return f"float {self.low} to {self.high}{log}{step}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[T_co]):
+    """One of `choices`, which have no order."""
+
+    choices: tuple[T_co, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """As it is written in a study file."""
+        return {"choice": list(self.choices)}
+
+    def __str__(self) -> str:
+        return f"choice of {', '.join(shown(choice).strip(chr(39)) for choice in self.choices)}"
+
+
+Range = IntRange | FloatRange | Choice[Any]
+"""Whatever a search draws a value from."""
+
+
+def is_range(value: object) -> TypeGuard[Range]:
+    """Whether a leaf is drawn, and not a constant."""
+    return isinstance(value, IntRange | FloatRange | Choice)

@@ -1,0 +1,246 @@
+"""The schema of a study file: every section, every key, its limits and its default.
+
+What a search draws from (model, optimizer, schedule) is in `networks.py`. A field of type
+`IntLeaf` or `FloatLeaf` is a constant or a range; `int`, `float` and `str` are constants.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, ClassVar
+
+from pydantic import ValidationError, field_validator
+
+from hpo.definition.leaves import Number, Pattern, Word
+from hpo.definition.networks import (
+    FloatLeaf,
+    IntLeaf,
+    ModelSection,
+    OptimizerSection,
+    ScheduleSection,
+)
+from hpo.definition.problems import Problem, render
+from hpo.definition.sections import ExactlyOne, Section, rule
+from hpo.errors import DefinitionError, UsageError
+from hpo.studies import valid_name
+
+__all__ = ["StudyDefinition", "problems_in"]
+
+_DEVICE = r"auto|cpu|cuda(:[0-9]{1,3})?"
+
+_Probability = Annotated[float, Number("it is a probability", high=1, ranged=False)]
+_Size = Annotated[float, Number("the strength of a jitter is at least 0", ranged=False)]
+
+
+def _count(why: str, low: int = 1, high: int = 100_000) -> Number:
+    return Number(why, low=low, high=high, whole=True, ranged=False)
+
+
+# --- dataset
+
+
+class HorizontalFlip(Section):
+    """Mirror an image, left to right."""
+
+    probability: _Probability = 0.5
+
+
+class Rotation(Section):
+    """Turn an image by an angle drawn from -degrees to +degrees."""
+
+    degrees: Annotated[float, Number("an angle lies in 0 to 180", high=180, ranged=False)]
+
+
+class RandomCrop(Section):
+    """Pad an image by `padding` pixels on each side and cut it out again somewhere."""
+
+    padding: Annotated[int, _count("a padding is 0 to 1024 pixels", low=0, high=1024)]
+
+
+class ColorJitter(Section):
+    """Change an image's colours by random factors."""
+
+    brightness: _Size = 0.0
+    contrast: _Size = 0.0
+    saturation: _Size = 0.0
+    hue: Annotated[float, Number("a hue lies in 0 to 0.5", high=0.5, ranged=False)] = 0.0
+
+
+class Augmentation(ExactlyOne):
+    """One step of augmentation; `name` says which, `settings` how."""
+
+    noun: ClassVar[str] = "augmentation"
+
+    horizontal_flip: HorizontalFlip | None = None
+    rotation: Rotation | None = None
+    random_crop: RandomCrop | None = None
+    color_jitter: ColorJitter | None = None
+
+
+class DatasetSection(Section):
+    """Which data, and how the validation rows are taken from the training rows."""
+
+    not_yet: ClassVar[dict[str, str]] = {
+        "folds": "this version has no folds, it validates on a held-out share; "
+        "write `validation: 0.2`"
+    }
+
+    name: Annotated[str, Pattern("the name of a dataset", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")]
+    validation: Annotated[
+        float,
+        Number(
+            "validation is the share of the training rows that is held out",
+            high=1,
+            open_low=True,
+            open_high=True,
+            ranged=False,
+        ),
+    ] = 0.15
+    augment: tuple[Augmentation, ...] = ()
+
+
+# --- training, search, retrain
+
+
+class EarlyStoppingSection(Section):
+    """Stop after `patience` epochs without a better value."""
+
+    patience: Annotated[int, _count("patience is at least 1 epoch")]
+
+
+class TrainingSection(Section):
+    """How every network is trained."""
+
+    batch_size: Annotated[
+        IntLeaf, Number("a batch has 1 to 1000000 rows", low=1, high=1_000_000, whole=True)
+    ]
+    epochs: Annotated[int, _count("a run lasts 1 to 100000 epochs")]
+    early_stopping: EarlyStoppingSection | None = None
+    label_smoothing: Annotated[
+        FloatLeaf, Number("label smoothing is a share below 1", high=1, open_high=True)
+    ] = 0.0
+    device: Annotated[
+        str, Pattern("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]{1,3})?")
+    ] = "auto"
+    precision: Annotated[
+        str, Word("a precision", ("auto", "float32", "bfloat16"), ranged=False)
+    ] = "auto"
+
+
+class TpeSettings(Section):
+    """Tree-structured Parzen estimator; the first `startup_trials` are drawn at random."""
+
+    startup_trials: Annotated[int, _count("startup_trials is 0 to 100000", low=0)] = 10
+
+
+class RandomSettings(Section):
+    """Every trial is drawn at random."""
+
+
+class SamplerSection(ExactlyOne):
+    """What proposes the next trial."""
+
+    noun: ClassVar[str] = "sampler"
+
+    tpe: TpeSettings | None = None
+    random: RandomSettings | None = None
+
+
+class AshaSettings(Section):
+    """Asynchronous successive halving: one in `reduction` goes on from each rung."""
+
+    min_epochs: Annotated[int, _count("min_epochs is at least 1")] = 1
+    reduction: Annotated[int, _count("a reduction is 2 to 1000", low=2, high=1000)] = 4
+
+
+class MedianSettings(Section):
+    """Prune what is worse than the median of the finished trials at the same epoch."""
+
+    startup_trials: Annotated[int, _count("startup_trials is 0 to 100000", low=0)] = 5
+    warmup_epochs: Annotated[int, _count("warmup_epochs is 0 to 100000", low=0)] = 1
+
+
+class NoSettings(Section):
+    """Nothing is pruned."""
+
+
+class PrunerSection(ExactlyOne):
+    """What ends a hopeless trial early."""
+
+    noun: ClassVar[str] = "pruner"
+
+    asha: AshaSettings | None = None
+    median: MedianSettings | None = None
+    none: NoSettings | None = None
+
+
+class SearchSection(Section):
+    """How long and by what means the space is searched."""
+
+    trials: Annotated[int, _count("a search has 1 to 1000000 trials", high=1_000_000)] = 100
+    sampler: SamplerSection = SamplerSection(tpe=TpeSettings())
+    pruner: PrunerSection = PrunerSection(asha=AshaSettings())
+    metric: Annotated[str, Word("a metric", ("accuracy", "loss"), ranged=False)] = "accuracy"
+    seed: Annotated[int, _count("a seed lies in 0 to 4294967295", low=0, high=2**32 - 1)] = 0
+
+
+class RetrainSection(Section):
+    """How the winner is found among the best, and trained."""
+
+    finalists: Annotated[int, _count("there are 1 to 1000 finalists", high=1000)] = 3
+    seeds: Annotated[int, _count("there are 1 to 1000 seeds", high=1000)] = 5
+
+
+class StudyDefinition(Section):
+    """A study file, read and checked; what is stored with the study.
+
+    Attributes:
+        name: the study's name, from the file's (it is no key of the file).
+    """
+
+    not_yet: ClassVar[dict[str, str]] = {
+        "variations": "this version has no variations; give each its own study file",
+        "name": "a study is named after its file, or by `--name`; leave this key out",
+    }
+
+    name: str
+    dataset: DatasetSection
+    model: ModelSection
+    optimizer: OptimizerSection
+    schedule: ScheduleSection = ScheduleSection.model_validate({"constant": {}})
+    training: TrainingSection
+    search: SearchSection = SearchSection()
+    retrain: RetrainSection = RetrainSection()
+
+    @field_validator("name", mode="plain")
+    @classmethod
+    def _is_a_name(cls, name: object) -> str:
+        try:
+            return valid_name(str(name))
+        except UsageError as error:
+            raise rule(str(error)) from None
+
+    def to_json(self) -> str:
+        """Everything, defaults included, as one line of JSON; `from_json` gives it back."""
+        return json.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    @classmethod
+    def from_json(cls, text: str) -> StudyDefinition:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DefinitionError: this is no definition, or one of another version of hpo.
+        """
+        source = "the stored definition"
+        try:
+            return cls.model_validate(json.loads(text))
+        except ValidationError as error:
+            raise DefinitionError(render(problems_in(error), {}, source)) from None
+        except (ValueError, RecursionError):
+            raise DefinitionError([f"{source}: this is not JSON"]) from None
+
+
+def problems_in(error: ValidationError) -> list[Problem]:
+    """Pydantic's errors, whose messages are sentences of ours by then."""
+    lines = error.errors(include_url=False, include_input=False, include_context=False)
+    return [Problem(line["loc"], line["msg"]) for line in lines]

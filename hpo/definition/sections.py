@@ -1,0 +1,160 @@
+"""What every section of a study file has in common: strict keys, and errors in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from hpo.definition.leaves import detail
+from hpo.definition.problems import nearest, shown
+
+__all__ = ["ChoiceOfOne", "ExactlyOne", "Section", "rule"]
+
+
+class Section(BaseModel):
+    """A mapping with known keys, which never changes once it is read.
+
+    Attributes:
+        not_yet: keys that are planned but not there, each with what to write instead.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    not_yet: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_sentences(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if data is None:  # `search:` with nothing below it means its defaults
+            data = {}
+        details: list[InitErrorDetails] = []
+        if isinstance(data, dict | str):
+            data = cls.prepared(data)
+        if isinstance(data, dict):
+            details += cls.key_problems(data)
+        try:
+            section = handler(data)
+        except ValidationError as error:
+            details += [cls._plain(line) for line in error.errors(include_url=False)]
+        if details:
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return section
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """The data in its long form, where a section has a short one."""
+        return data
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:  # noqa: ARG003
+        """What is wrong with the keys together, whatever their values are."""
+        return []
+
+    @classmethod
+    def _plain(cls, line: ErrorDetails) -> InitErrorDetails:
+        """Pydantic's error in our words; ours, from further down, stay as they are."""
+        path, value = line["loc"], line["input"]
+        if line["type"] == "study":
+            sentence = line["msg"]
+        elif line["type"] == "extra_forbidden":
+            sentence = cls._unknown(str(path[-1]))
+        elif line["type"] == "missing":
+            sentence = "this key is missing"
+        elif line["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            sentence = f"{shown(value)} stands where a mapping is wanted, with {cls._keys()}"
+        elif line["type"] in ("tuple_type", "list_type"):
+            sentence = f"{shown(value)} stands where a list is wanted"
+        elif line["type"] == "too_long":
+            sentence = f"a list of at most {line['ctx']['max_length']} entries is wanted"
+        else:
+            sentence = line["msg"][:1].lower() + line["msg"][1:]
+        return detail(sentence, *path, value=value)
+
+    @classmethod
+    def _unknown(cls, key: str) -> str:
+        if key in cls.not_yet:
+            return cls.not_yet[key]
+        known = list(cls.model_fields)
+        near = nearest(key, known)
+        below = None if near else next(_paths_to(cls, key), None)
+        if near or below:
+            return f"unknown key; did you mean `{near or below}`?"
+        return f"unknown key; there are {cls._keys()}"
+
+    @classmethod
+    def _keys(cls) -> str:
+        return ", ".join(cls.model_fields)
+
+
+class ChoiceOfOne(Section):
+    """A mapping of which one key is chosen; several keys make the choice a parameter."""
+
+    noun: ClassVar[str] = "option"
+
+    @property
+    def options(self) -> dict[str, Section]:
+        """The keys that are given, in the order of the schema whatever that of the file."""
+        pairs = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: section for name, section in pairs if section is not None}
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """`constant:` with nothing below it is `constant: {}`."""
+        if isinstance(data, str):
+            return data
+        return {key: {} if value is None else value for key, value in data.items()}
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """At least one has to be there."""
+        return [] if data else [detail(f"give at least one {cls.noun}: {cls._keys()}")]
+
+
+class ExactlyOne(ChoiceOfOne):
+    """A mapping with one key, or the key alone as a word: `tpe` for `{tpe: {}}`."""
+
+    @property
+    def name(self) -> str:
+        """The key that is given."""
+        return next(iter(self.options))
+
+    @property
+    def settings(self) -> Section:
+        """What stands below the key."""
+        return next(iter(self.options.values()))
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """The mapping for a word."""
+        return super().prepared({data: {}} if isinstance(data, str) else data)
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """One and no more."""
+        if len(data) > 1:
+            return [detail(f"give one {cls.noun} and no more, not {', '.join(map(shown, data))}")]
+        return super().key_problems(data)
+
+
+def _paths_to(section: type[Section], key: str, prefix: str = "") -> Iterator[str]:
+    """Where a key stands that was looked for one or more levels too high."""
+    for name, info in section.model_fields.items():
+        for part in (info.annotation, *get_args(info.annotation)):
+            if isinstance(part, type) and issubclass(part, Section):
+                if key in part.model_fields:
+                    yield f"{prefix}{name}.{key}"
+                yield from _paths_to(part, key, f"{prefix}{name}.")
+
+
+def rule(sentence: str) -> PydanticCustomError:
+    """An error to raise in a validator of a whole section."""
+    return PydanticCustomError("study", "{sentence}", {"sentence": sentence})

@@ -1,0 +1,261 @@
+"""From ranges and conditions to one concrete config.
+
+A parameter's name is its path, without the words `model` and the optimizer's or schedule's
+section: `mlp.layers`, `mlp.width_0`, `optimizer`, `adamw.lr`, `schedule`, `cosine.warmup`,
+`training.batch_size`. What is not chosen is not drawn: only the chosen optimizer's ranges, only
+as many widths as there are layers. A name always has the same range, so a sampler never meets
+two ranges under one name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any, Protocol
+
+from hpo.config import MlpConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from hpo.definition import Choice, FloatRange, IntRange, Range, StudyDefinition
+from hpo.definition.networks import MlpSection
+from hpo.definition.ranges import is_range
+from hpo.definition.sections import ChoiceOfOne, Section
+
+__all__ = ["BATCH_SIZE", "Suggester", "cardinality", "describe", "differences", "draw"]
+
+BATCH_SIZE = "training.batch_size"
+"""The parameter that a stream fixes for all its members."""
+
+_SHAPE = ("layers", "width", "widths")
+_OF_HIDDEN_LAYERS = ("activation", "batch_norm", "dropout")
+
+
+class Suggester(Protocol):
+    """Whatever can name a value out of a range: an `optuna.Trial`, or a stand-in for one."""
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """A whole number from `low` to `high`."""
+        ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number from `low` to `high`."""
+        ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[bool | int | float | str]) -> Any:
+        """One of `choices`."""
+        ...
+
+
+def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
+    """One config out of the definition's space; suggestions come in a fixed order."""
+    training = definition.training
+    stopping = training.early_stopping
+    return TrialConfig(
+        model=_draw_model(definition, trial),
+        optimizer=OptimizerConfig(**_draw_one_of(trial, "optimizer", definition.optimizer)),
+        schedule=ScheduleConfig(**_draw_one_of(trial, "schedule", definition.schedule)),
+        batch_size=_draw_leaf(trial, BATCH_SIZE, training.batch_size),
+        epochs=training.epochs,
+        label_smoothing=_draw_leaf(trial, "training.label_smoothing", training.label_smoothing),
+        patience=None if stopping is None else stopping.patience,
+    )
+
+
+def describe(definition: StudyDefinition) -> dict[str, Range]:
+    """Every parameter that some trial may have, with its range, in the order of drawing."""
+    return {name: leaf for name, leaf in _leaves(definition) if is_range(leaf)}
+
+
+def differences(old: StudyDefinition, new: StudyDefinition) -> list[str]:
+    """What keeps the trials of two definitions from being compared; one sentence each.
+
+    That is every range and every constant that a trial's value depends on, the data, the metric
+    and the seed (it decides which rows are held out). How long and how cleverly is searched,
+    the device, and what comes after the search may change.
+    """
+    before, after = _all_that_counts(old), _all_that_counts(new)
+    sentences = []
+    for name in dict.fromkeys([*before, *after]):
+        was, now = before.get(name, "not there"), after.get(name, "not there")
+        if was != now:
+            sentences.append(f"{name}: was {was}, is {now}")
+    return sentences
+
+
+def cardinality(definition: StudyDefinition) -> int | None:
+    """How many different draws the space has; None if one of its ranges is continuous."""
+    sizes = [_size(leaf) for leaf in describe(definition).values()]
+    if None in sizes:
+        return None
+    models = sum(_count_model(option) for option in definition.model.options.values())
+    optimizers = sum(_count_section(option) for option in definition.optimizer.options.values())
+    schedules = sum(_count_section(option) for option in definition.schedule.options.values())
+    training = definition.training
+    shared = _count(training.batch_size) * _count(training.label_smoothing)
+    return models * optimizers * schedules * shared
+
+
+# --- drawing
+
+
+def _draw_model(definition: StudyDefinition, trial: Suggester) -> MlpConfig:
+    name = _draw_option(trial, "model", definition.model)
+    section = definition.model.options[name]
+    assert isinstance(section, MlpSection)  # noqa: S101 - the one family there is
+    widths = _draw_widths(section, name, trial)
+    settings = {
+        key: _draw_leaf(trial, f"{name}.{key}", getattr(section, key))
+        for key in _settings_of(section, hidden_layers=len(widths))
+    }
+    return MlpConfig(widths=widths, **settings)
+
+
+def _draw_widths(section: MlpSection, name: str, trial: Suggester) -> tuple[int, ...]:
+    if section.widths is not None:
+        return section.widths
+    layers = _draw_leaf(trial, f"{name}.layers", section.layers)
+    return tuple(
+        _draw_leaf(trial, f"{name}.width_{layer}", section.width) for layer in range(layers)
+    )
+
+
+def _draw_one_of(trial: Suggester, name: str, choice: ChoiceOfOne) -> dict[str, Any]:
+    """The chosen option's name and its settings, as keyword arguments."""
+    chosen = _draw_option(trial, name, choice)
+    section = choice.options[chosen]
+    settings = {
+        key: _draw_leaf(trial, f"{chosen}.{key}", getattr(section, key))
+        for key in type(section).model_fields
+    }
+    return {"name": chosen, **settings}
+
+
+def _draw_option(trial: Suggester, name: str, choice: ChoiceOfOne) -> str:
+    """The option's name; a choice of one is no parameter."""
+    options = tuple(choice.options)
+    return options[0] if len(options) == 1 else str(trial.suggest_categorical(name, options))
+
+
+def _draw_leaf(trial: Suggester, name: str, leaf: Any) -> Any:
+    if isinstance(leaf, IntRange):
+        return trial.suggest_int(name, leaf.low, leaf.high, step=leaf.step, log=leaf.log)
+    if isinstance(leaf, FloatRange):
+        return trial.suggest_float(name, leaf.low, leaf.high, step=leaf.step, log=leaf.log)
+    if isinstance(leaf, Choice):
+        return trial.suggest_categorical(name, leaf.choices)
+    return leaf
+
+
+def _settings_of(section: MlpSection, hidden_layers: int) -> list[str]:
+    """The keys besides the shape; without hidden layers some would change nothing."""
+    idle = () if hidden_layers else _OF_HIDDEN_LAYERS
+    return [key for key in type(section).model_fields if key not in (*_SHAPE, *idle)]
+
+
+# --- describing
+
+
+def _leaves(definition: StudyDefinition) -> Iterator[tuple[str, Any]]:
+    """Every leaf that a draw may meet, constant or range, by the parameter's name."""
+    yield from _option_leaves("model", definition.model)
+    yield from _option_leaves("optimizer", definition.optimizer)
+    yield from _option_leaves("schedule", definition.schedule)
+    yield BATCH_SIZE, definition.training.batch_size
+    yield "training.label_smoothing", definition.training.label_smoothing
+
+
+def _option_leaves(name: str, choice: ChoiceOfOne) -> Iterator[tuple[str, Any]]:
+    options = choice.options
+    yield name, Choice(tuple(options)) if len(options) > 1 else next(iter(options))
+    for option, section in options.items():
+        if isinstance(section, MlpSection):
+            yield from _mlp_leaves(option, section)
+        else:
+            for key in type(section).model_fields:
+                yield f"{option}.{key}", getattr(section, key)
+
+
+def _mlp_leaves(name: str, section: MlpSection) -> Iterator[tuple[str, Any]]:
+    if section.widths is not None:
+        yield f"{name}.widths", section.widths
+        most = len(section.widths)
+    else:
+        yield f"{name}.layers", section.layers
+        most = max(_values(section.layers))
+        yield from ((f"{name}.width_{layer}", section.width) for layer in range(most))
+    for key in _settings_of(section, most):
+        yield f"{name}.{key}", getattr(section, key)
+
+
+def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
+    """Every leaf as text, with the rest that decides a trial's value."""
+    stopping = definition.training.early_stopping
+    rest = {
+        "training.epochs": definition.training.epochs,
+        "training.early_stopping": "off" if stopping is None else f"patience {stopping.patience}",
+        "dataset.name": definition.dataset.name,
+        "dataset.validation": definition.dataset.validation,
+        "dataset.augment": _augmentations(definition),
+        "search.metric": definition.search.metric,
+        "search.seed": definition.search.seed,
+    }
+    return {name: _text(value) for name, value in (*_leaves(definition), *rest.items())}
+
+
+def _augmentations(definition: StudyDefinition) -> str:
+    steps = [
+        f"{step.name} ({', '.join(f'{key} {value}' for key, value in step.settings)})"
+        for step in definition.dataset.augment
+    ]
+    return ", ".join(steps) or "none"
+
+
+def _text(leaf: Any) -> str:
+    return str(leaf).lower() if isinstance(leaf, bool) else str(leaf)
+
+
+# --- counting
+
+
+def _count_model(section: Section) -> int:
+    assert isinstance(section, MlpSection)  # noqa: S101 - the one family there is
+    if section.widths is not None:
+        return _count_keys(section, _settings_of(section, len(section.widths)))
+    return sum(
+        _count(section.width) ** layers * _count_keys(section, _settings_of(section, layers))
+        for layers in _values(section.layers)
+    )
+
+
+def _count_section(section: Section) -> int:
+    return _count_keys(section, list(type(section).model_fields))
+
+
+def _count_keys(section: Section, keys: list[str]) -> int:
+    return math.prod(_count(getattr(section, key)) for key in keys)
+
+
+def _count(leaf: Any) -> int:
+    """The size of a leaf that is known to be finite."""
+    return (_size(leaf) or 0) if is_range(leaf) else 1
+
+
+def _size(leaf: Range) -> int | None:
+    if isinstance(leaf, IntRange):
+        return len(leaf)
+    if isinstance(leaf, Choice):
+        return len(leaf.choices)
+    span = Decimal(str(leaf.high)) - Decimal(str(leaf.low))
+    if span == 0:
+        return 1
+    return None if leaf.step is None else int(span / Decimal(str(leaf.step))) + 1
+
+
+def _values(leaf: Any) -> Sequence[int]:
+    """Every value of a leaf of whole numbers."""
+    if isinstance(leaf, IntRange):
+        return range(leaf.low, leaf.high + 1, leaf.step)
+    return leaf.choices if isinstance(leaf, Choice) else (leaf,)
