@@ -1,0 +1,1 @@
+"""Network families: members side by side, and the module that stands alone."""

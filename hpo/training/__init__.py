@@ -1,0 +1,1 @@
+"""Training: members of a population, their batches, their optimizers, and the loop."""

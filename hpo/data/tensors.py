@@ -1,0 +1,105 @@
+"""A dataset's rows as tensors on the device that trains on them.
+
+Images stay bytes until a batch is drawn; on the CPU they are the mapped file itself, so many
+processes on one machine share one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hpo.data.augment import Augmentation
+from hpo.data.rows import LabelledRows
+
+__all__ = ["ImageTensors", "Normalization"]
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What is subtracted from a byte, and what the rest is divided by: `[channels]` each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class ImageTensors:
+    """Images and labels on a device.
+
+    Args:
+        rows: bytes `[n, height, width]` or `[n, channels, height, width]`, and labels.
+        device: where batches are wanted.
+
+    Attributes:
+        images: uint8 `[n, channels, height, width]`.
+        labels: int64 `[n]`.
+        features: numbers a row, `channels * height * width`.
+    """
+
+    def __init__(self, rows: LabelledRows, device: torch.device) -> None:
+        images = torch.from_numpy(rows.images)
+        if images.ndim == 3:
+            images = images.unsqueeze(1)
+        self.images = images.to(device)
+        self.labels = torch.from_numpy(rows.labels).to(device)
+        self.device = device
+        self.features = images[0].numel()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalization(self, index: Tensor) -> Normalization:
+        """Mean and standard deviation of each channel over the rows of `index`, exactly.
+
+        A channel that never changes gets a standard deviation of one.
+        """
+        channels = self.images.shape[1]
+        counts = torch.zeros(channels, 256, dtype=torch.int64)
+        for chunk in index.split(_CHUNK):
+            for channel in range(channels):
+                values = self.images[chunk.to(self.device), channel].flatten()
+                counts[channel] += torch.bincount(values, minlength=256).cpu()
+        levels = torch.arange(256, dtype=torch.float64)
+        share = counts.double() / counts.sum(1, keepdim=True)
+        mean = share @ levels
+        variance = (share * (levels - mean[:, None]) ** 2).sum(1)
+        std = torch.where(variance > 0, variance.sqrt(), 1.0)
+        return Normalization(mean.float().to(self.device), std.float().to(self.device))
+
+    def batch(
+        self,
+        index: Tensor,
+        normalization: Normalization,
+        dtype: torch.dtype,
+        augmentations: Sequence[Augmentation] = (),
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Some rows, ready for a network.
+
+        Args:
+            index: int64 `[rows]`, on any device.
+            augmentations: applied in order to these images; drawn from `generator`.
+
+        Returns:
+            Features `[rows, features]` in `dtype`, and labels `[rows]`.
+        """
+        index = index.to(self.device, non_blocking=True)
+        images = self.images[index].float()
+        for augment in augmentations:
+            assert generator is not None
+            images = augment(images, generator)
+        shape = (1, -1, 1, 1)
+        images = images.sub_(normalization.mean.view(shape)).div_(normalization.std.view(shape))
+        return images.flatten(1).to(dtype), self.labels[index]
+
+    def batches(
+        self, index: Tensor, normalization: Normalization, dtype: torch.dtype, rows: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows of `index` in order, at most `rows` at a time, as `batch` gives them."""
+        for chunk in index.split(rows):
+            yield self.batch(chunk, normalization, dtype)

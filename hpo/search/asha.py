@@ -1,0 +1,57 @@
+"""ASHA, the pruner: at a few epochs, only the best share of all that came so far goes on."""
+
+from __future__ import annotations
+
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+__all__ = ["AshaPruner"]
+
+
+class AshaPruner(BasePruner):
+    """Asynchronous successive halving, the stopping variant (Li et al. 2020, section 3).
+
+    Rungs are at `min_epochs * reduction ** k` epochs. A trial that arrives at a rung goes on if
+    its best value up to there is among the best `1 / reduction` of all trials that have reached
+    the rung, itself included; at least one goes on.
+
+    Optuna's own pruner keeps what a trial had at a rung in attributes that are written while it
+    is asked, so of a population that arrives together the first ones asked are judged against
+    nobody. Here the reports themselves are compared: all of a population report, then each is
+    judged against all, and nothing is written.
+
+    Args:
+        min_epochs: the first rung.
+        reduction: one in so many goes on.
+    """
+
+    def __init__(self, min_epochs: int = 1, reduction: int = 3) -> None:
+        self._min_epochs = min_epochs
+        self._reduction = reduction
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial, having reported its newest epoch, should stop."""
+        epoch = trial.last_step
+        if epoch is None or not self._is_rung(epoch):
+            return False
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        rivals = study.get_trials(deepcopy=False)
+        values = [
+            _best(rival, epoch, maximize) for rival in rivals if epoch in rival.intermediate_values
+        ]
+        values.sort(reverse=maximize)
+        last_to_go_on = values[max(1, len(values) // self._reduction) - 1]
+        own = _best(trial, epoch, maximize)
+        return own < last_to_go_on if maximize else own > last_to_go_on
+
+    def _is_rung(self, epoch: int) -> bool:
+        rung = self._min_epochs
+        while rung < epoch:
+            rung *= self._reduction
+        return rung == epoch
+
+
+def _best(trial: FrozenTrial, epoch: int, maximize: bool) -> float:
+    values = [value for step, value in trial.intermediate_values.items() if step <= epoch]
+    return max(values) if maximize else min(values)

@@ -1,0 +1,71 @@
+"""Which device trains, and in which precision."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from hpo.errors import UsageError
+
+__all__ = ["device_name", "pick_device", "pick_precision", "prove"]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        UsageError: a CUDA device is asked for and this machine, or this build of torch, has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            message = (
+                f"training.device: {name} is not on this machine, which has {count} CUDA devices; "
+                "use auto or cpu"
+            )
+            raise UsageError(message)
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of the operands of matrix products; master weights are always float32.
+
+    `auto` is bfloat16 on CUDA devices of compute capability 8.0 and later, which multiply it
+    several times faster, and float32 elsewhere: on CPUs without matrix units bfloat16 was
+    measured at half of float32's rate (`benchmarks/RESULTS.md`).
+    """
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    return torch.float32
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device, such as `cuda:0 (NVIDIA H100)` or `cpu`."""
+    if device.type == "cuda":
+        return f"cuda:{device.index or 0} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def prove(device: torch.device, size: int = 512) -> tuple[float, float]:
+    """Multiply two matrices there and compare with float64 on the CPU.
+
+    Returns:
+        The rate in GFLOP/s (float32, one product after a warm-up), and the largest error
+        relative to the largest entry.
+    """
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(size, size, generator=generator) for _ in range(2))
+    exact = left.double() @ right.double()
+    there = left.to(device), right.to(device)
+    (there[0] @ there[1]).cpu()
+    start = time.perf_counter()
+    product = (there[0] @ there[1]).cpu()
+    seconds = time.perf_counter() - start
+    error = (product.double() - exact).abs().max() / exact.abs().max()
+    return 2 * size**3 / seconds / 1e9, float(error)

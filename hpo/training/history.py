@@ -1,0 +1,77 @@
+"""What became of a member epoch by epoch, which epoch was its best, and when it has stalled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["DIRECTIONS", "EpochRecord", "History"]
+
+DIRECTIONS = {"accuracy": "maximize", "loss": "minimize"}
+"""The metrics of a validation pass, and which way is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of one member.
+
+    Attributes:
+        epoch: 1 for the member's first.
+        train_loss: mean over the epoch's batches, in nats, with the member's label smoothing.
+        loss: mean cross-entropy over the validation rows, in nats.
+        accuracy: share of the validation rows classified rightly.
+        seconds: the member's share of the time that its population trained.
+    """
+
+    epoch: int
+    train_loss: float
+    loss: float
+    accuracy: float
+    seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is no longer a finite number."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
+
+
+@dataclass
+class History:
+    """A member's epochs, first to last, judged by one metric.
+
+    Args:
+        metric: `accuracy` or `loss`.
+    """
+
+    metric: str
+    records: list[EpochRecord] = field(default_factory=list)
+    best: EpochRecord | None = None
+
+    def add(self, record: EpochRecord) -> None:
+        """Append an epoch; a diverged one is never the best."""
+        self.records.append(record)
+        if not record.diverged and (self.best is None or self._beats(record, self.best)):
+            self.best = record
+
+    def value(self, record: EpochRecord) -> float:
+        """The metric in that epoch."""
+        return record.accuracy if self.metric == "accuracy" else record.loss
+
+    def stalled(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs brought nothing better (Prechelt 1998)."""
+        if patience is None or self.best is None:
+            return False
+        return len(self.records) - self.best.epoch >= patience
+
+    @property
+    def train_seconds(self) -> float:
+        """Time spent on training alone, without validation, reports and waiting."""
+        return sum(record.seconds for record in self.records)
+
+    def curve(self) -> list[dict[str, float]]:
+        """The learning curve as JSON-ready data."""
+        return [asdict(record) for record in self.records]
+
+    def _beats(self, record: EpochRecord, other: EpochRecord) -> bool:
+        difference = self.value(record) - self.value(other)
+        return difference > 0 if DIRECTIONS[self.metric] == "maximize" else difference < 0

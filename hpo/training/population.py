@@ -1,0 +1,273 @@
+"""A population: members that see the same batches, trained in one pass.
+
+Members come and go at the end of an epoch. A member's result depends on its config, its seed and
+the epoch of the stream at which it joined; who lies beside it changes the rounding and no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hpo.config import TrialConfig
+from hpo.data.augment import Augmentation
+from hpo.data.tensors import ImageTensors, Normalization
+from hpo.models.layout import arrange
+from hpo.models.mlp import initial_state
+from hpo.models.wide_mlp import WideMlp
+from hpo.training.dropout import DropoutMasks
+from hpo.training.history import EpochRecord, History
+from hpo.training.losses import cross_entropy, score
+from hpo.training.optimizers import Optimizer, build_optimizer
+from hpo.training.schedules import rate_factor
+from hpo.training.streams import Stream, derive_seed
+
+__all__ = ["Member", "Population", "Stopped", "Task"]
+
+_INITIALIZATION, _DROPOUT = 1, 2
+_EVALUATION_ROWS = 2048
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
+    """An epoch was left before its end; its members are no longer of use."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What members learn from, and where.
+
+    Attributes:
+        examples: the training part of a dataset, on the device.
+        classes: how many outputs a network has.
+        normalization: from the rows that are trained on.
+        augmentations: of training batches only.
+        precision: the dtype of the operands of matrix products.
+        dtype: of everything else; float64 serves the tests.
+    """
+
+    examples: ImageTensors
+    classes: int
+    normalization: Normalization
+    augmentations: Sequence[Augmentation] = ()
+    precision: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(eq=False)
+class Member:
+    """One network in training.
+
+    Args:
+        key: tells members apart; a trial's number, or that of a seed in a retrain.
+        config: how it is built and trained.
+        seed: of its initialisation and its dropout.
+        metric: what its history is judged by.
+
+    Attributes:
+        history: its epochs so far.
+        joined: the epoch of its stream at which it began; None before that.
+    """
+
+    key: int
+    config: TrialConfig
+    seed: int
+    metric: str = "accuracy"
+    history: History = field(init=False)
+    optimizer: Optimizer = field(init=False, repr=False)
+    joined: int | None = None
+
+    def __post_init__(self) -> None:
+        self.history = History(self.metric)
+        self.optimizer = build_optimizer(self.config.optimizer)
+
+
+class Population:
+    """Members side by side on one stream.
+
+    Args:
+        task: the data and the device.
+        stream: the batches that all of them see.
+
+    Attributes:
+        members: who trains now.
+        epoch: of the stream; grows by one with every `train_epoch`.
+    """
+
+    def __init__(self, task: Task, stream: Stream) -> None:
+        self.task = task
+        self.stream = stream
+        self.epoch = 0
+        self.members: list[Member] = []
+        self._model: WideMlp | None = None
+        self._masks: dict[Member, DropoutMasks] = {}
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, members: Collection[Member]) -> None:
+        """Let new members join; they train from the next epoch on.
+
+        A member's config must have the stream's batch size.
+        """
+        for member in members:
+            assert member.config.batch_size == self.stream.batch_size
+            member.joined = self.epoch
+            self._masks[member] = self._new_masks(member)
+        if members:
+            self._arrange([*self.members, *members])
+
+    def keep(self, staying: Collection[Member]) -> None:
+        """Let all others leave."""
+        if len(staying) < len(self.members):
+            self._arrange([member for member in self.members if member in staying])
+            self._masks = {member: self._masks[member] for member in self.members}
+
+    def state(self, member: Member) -> dict[str, Tensor]:
+        """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
+        assert self._model is not None
+        return self._model.state(self.members.index(member))
+
+    def shares(self) -> list[float]:
+        """Each member's part of the work, by its number of parameters; they add up to one."""
+        assert self._model is not None
+        sizes = [
+            sum(view.numel() for view in self._model.member_parameters(index).values())
+            for index in range(len(self.members))
+        ]
+        return [size / sum(sizes) for size in sizes]
+
+    def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
+        """Train every member on one epoch of the stream.
+
+        Args:
+            stopping: asked before every batch.
+
+        Returns:
+            `[members]`, each one's mean training loss in nats.
+
+        Raises:
+            Stopped: `stopping` said so.
+        """
+        assert self._model is not None
+        task, model = self.task, self._model
+        smoothing = self._tensor([member.config.label_smoothing for member in self.members])
+        total = torch.zeros_like(smoothing)
+        generator = self.stream.augmentation(self.epoch)
+        for index in self.stream.epoch(self.epoch):
+            if stopping():
+                raise Stopped
+            features, labels = task.examples.batch(
+                index, task.normalization, task.precision, task.augmentations, generator
+            )
+            logits = model.forward(features, self._fill_mask)
+            losses, gradient = cross_entropy(logits, labels, smoothing)
+            total += losses
+            model.backward(gradient)
+            for member in self.members:
+                member.optimizer.step(self._rate(member))
+            model.parameters_changed()
+        self.epoch += 1
+        return total / self.stream.batches
+
+    def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Score every member on some rows, as they are: no augmentation, no dropout.
+
+        Args:
+            rows: int64 `[n]`, by their index in the task's examples.
+
+        Returns:
+            `[members]` each: mean cross-entropy in nats, and accuracy in [0, 1].
+        """
+        return self.evaluate_on(self.task.examples, rows)
+
+    def evaluate_on(self, examples: ImageTensors, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """`evaluate` on other examples, normalised like the task's."""
+        assert self._model is not None
+        losses = torch.zeros(len(self.members), device=examples.device, dtype=torch.float64)
+        right = torch.zeros_like(losses)
+        for features, labels in examples.batches(
+            rows, self.task.normalization, self.task.precision, _EVALUATION_ROWS
+        ):
+            loss, correct = score(self._model.predict(features), labels)
+            losses += loss
+            right += correct
+        return losses / len(rows), right / len(rows)
+
+    def run_epoch(
+        self, validation: Tensor, stopping: Callable[[], bool] = lambda: False
+    ) -> list[EpochRecord]:
+        """Train an epoch, score every member, and append to their histories.
+
+        Returns:
+            The epoch of each member, in the order of `members`.
+        """
+        start = time.perf_counter()
+        train_losses = self.train_epoch(stopping).tolist()
+        seconds = time.perf_counter() - start
+        losses, accuracies = (scores.tolist() for scores in self.evaluate(validation))
+        records = []
+        for place, (member, share) in enumerate(zip(self.members, self.shares(), strict=True)):
+            record = EpochRecord(
+                epoch=len(member.history.records) + 1,
+                train_loss=train_losses[place],
+                loss=losses[place],
+                accuracy=accuracies[place],
+                seconds=seconds * share,
+            )
+            member.history.add(record)
+            records.append(record)
+        return records
+
+    def _arrange(self, members: Sequence[Member]) -> None:
+        """Lay out the wide tensors anew, and carry over the members that stay."""
+        old = {member: self.state(member) for member in self.members if member in set(members)}
+        configs = [member.config.model for member in members]
+        self.members = [members[place] for place in arrange(configs)]
+        self._model = None  # frees the old buffers before the new ones are made
+        if not members:
+            return
+        task = self.task
+        model = WideMlp(
+            [member.config.model for member in self.members],
+            task.examples.features,
+            task.classes,
+            batch=self.stream.batch_size,
+            device=task.examples.device,
+            dtype=task.dtype,
+            operand_dtype=task.precision,
+        )
+        for place, member in enumerate(self.members):
+            model.load(place, old.get(member) or self._first_state(member))
+            member.optimizer.bind(
+                list(model.member_parameters(place).values()),
+                list(model.member_gradients(place).values()),
+            )
+        model.parameters_changed()
+        self._model = model
+
+    def _first_state(self, member: Member) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(derive_seed(member.seed, _INITIALIZATION))
+        features = self.task.examples.features
+        return initial_state(member.config.model, features, self.task.classes, generator)
+
+    def _new_masks(self, member: Member) -> DropoutMasks:
+        generator = torch.Generator(self.task.examples.device)
+        generator.manual_seed(derive_seed(member.seed, _DROPOUT))
+        return DropoutMasks(member.config.model.dropout, generator)
+
+    def _fill_mask(self, place: int, mask: Tensor) -> None:
+        self._masks[self.members[place]].fill(mask)
+
+    def _rate(self, member: Member) -> float:
+        config = member.config
+        factor = rate_factor(
+            config.schedule, member.optimizer.steps, self.stream.batches, config.epochs
+        )
+        return config.optimizer.lr * factor
+
+    def _tensor(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, device=self.task.examples.device, dtype=self.task.dtype)

@@ -1,0 +1,76 @@
+"""Streams: which rows come in which order, in batches of one size.
+
+The order of an epoch is a function of the study's seed, the stream's number and the epoch, and of
+nothing else, so a member's batches follow from the epoch at which it joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.errors import UsageError
+
+__all__ = ["Stream", "derive_seed"]
+
+_ORDER, _AUGMENT = 1, 2
+
+
+def derive_seed(*parts: int) -> int:
+    """One 63-bit seed out of several numbers, well mixed (NumPy's SeedSequence)."""
+    words = np.random.SeedSequence([part & (2**63 - 1) for part in parts]).generate_state(2)
+    return (int(words[0]) << 31) ^ int(words[1])
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source of batches.
+
+    Args:
+        rows: int64 `[n]`, the training rows by their index in the dataset.
+        batch_size: rows a batch; what is left over at the end of an epoch waits for the next
+            shuffle, so that every batch has the same weight and batch norm never sees a scrap.
+        seed: the study's.
+        number: tells the streams of a study apart.
+
+    Raises:
+        UsageError: a batch is larger than the rows there are.
+    """
+
+    rows: Tensor
+    batch_size: int
+    seed: int
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size > len(self.rows):
+            message = (
+                f"training.batch_size: a batch of {self.batch_size} is larger than the "
+                f"{len(self.rows)} training rows; choose a smaller batch"
+            )
+            raise UsageError(message)
+
+    @property
+    def batches(self) -> int:
+        """How many there are in an epoch."""
+        return len(self.rows) // self.batch_size
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """The row indices `[batch_size]` of each batch of that epoch, in order."""
+        order = self.rows[
+            torch.randperm(len(self.rows), generator=self._generator(_ORDER, number))
+        ]
+        for start in range(0, self.batches * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def augmentation(self, epoch: int) -> torch.Generator:
+        """The generator, on the CPU, from which an epoch's augmentation is drawn."""
+        return self._generator(_AUGMENT, epoch)
+
+    def _generator(self, purpose: int, epoch: int) -> torch.Generator:
+        seed = derive_seed(self.seed, self.number, purpose, epoch)
+        return torch.Generator().manual_seed(seed)

@@ -1,0 +1,166 @@
+"""Every member of a wide network against the torch module that stands alone, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hpo.config import MlpConfig
+from hpo.models.activations import ACTIVATIONS
+from hpo.models.layout import arrange
+from hpo.models.mlp import Mlp, initial_state
+from hpo.models.wide_mlp import WideMlp
+
+INPUTS, OUTPUTS, BATCH = 11, 5, 16
+
+
+def mixed_configs() -> list[MlpConfig]:
+    """Every activation with and without batch norm, in depths 0 to 3, with uneven widths."""
+    configs = [MlpConfig(widths=())]
+    for index, name in enumerate(ACTIVATIONS):
+        for batch_norm in (False, True):
+            depth = 1 + (index + batch_norm) % 3
+            widths = tuple(3 + index + 2 * layer for layer in range(depth))
+            configs.append(MlpConfig(widths=widths, activation=name, batch_norm=batch_norm))
+    return [configs[index] for index in arrange(configs)]
+
+
+def build(configs: list[MlpConfig], **options: torch.dtype) -> tuple[WideMlp, list[Mlp]]:
+    options = {"dtype": torch.float64, **options}
+    wide = WideMlp(configs, INPUTS, OUTPUTS, batch=BATCH, device=torch.device("cpu"), **options)
+    modules = []
+    for member, config in enumerate(configs):
+        generator = torch.Generator().manual_seed(member)
+        state = initial_state(config, INPUTS, OUTPUTS, generator)
+        wide.load(member, state)
+        module = Mlp(config, INPUTS, OUTPUTS).double()
+        module.load_state_dict(state, strict=False)
+        modules.append(module)
+    wide.parameters_changed()
+    return wide, modules
+
+
+def no_mask(member: int, mask: Tensor) -> None:
+    raise AssertionError("no member has dropout")
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(BATCH, INPUTS, generator=generator, dtype=torch.float64)
+    return features, torch.randint(OUTPUTS, (BATCH,), generator=generator)
+
+
+def grad_of_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    target = functional.one_hot(labels, OUTPUTS)[:, None]
+    return (logits.softmax(-1) - target) / BATCH
+
+
+def test_forward_gradients_and_running_statistics_are_those_of_torch() -> None:
+    configs = mixed_configs()
+    wide, modules = build(configs)
+    for seed in range(3):
+        features, labels = batch(seed)
+        logits = wide.forward(features, no_mask).clone()
+        wide.backward(grad_of_loss(logits, labels))
+        for member, module in enumerate(modules):
+            module.zero_grad()
+            expected = module(features)
+            functional.cross_entropy(expected, labels).backward()
+            torch.testing.assert_close(logits[:, member], expected)
+            gradients = wide.member_gradients(member)
+            named = dict(module.named_parameters())
+            assert gradients.keys() == named.keys()
+            for name, parameter in named.items():
+                torch.testing.assert_close(gradients[name], parameter.grad, msg=name)
+            state = wide.state(member)
+            for name, statistic in module.named_buffers():
+                if "num_batches" not in name:
+                    torch.testing.assert_close(state[name], statistic)
+
+
+def test_prediction_uses_running_statistics() -> None:
+    wide, modules = build(mixed_configs())
+    features, _ = batch(0)
+    wide.forward(features, no_mask)
+    rows = torch.randn(37, INPUTS, dtype=torch.float64)
+    logits = wide.predict(rows)
+    for member, module in enumerate(modules):
+        module.train()(features)
+        torch.testing.assert_close(logits[:, member], module.eval()(rows))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_dropout_is_masked_forward_and_backward(name: str) -> None:
+    config = MlpConfig(widths=(7, 6), activation=name, batch_norm=True, dropout=0.5)
+    plain = MlpConfig(widths=(5,), activation=name, batch_norm=True)
+    wide, modules = build([config, plain])
+    drawn: list[Tensor] = []
+
+    def fill(member: int, mask: Tensor) -> None:
+        assert member == 0
+        mask.copy_(torch.bernoulli(torch.full_like(mask, 0.5)) * 2)
+        drawn.append(mask.clone())
+
+    features, labels = batch(1)
+    logits = wide.forward(features, fill).clone()
+    wide.backward(grad_of_loss(logits, labels))
+
+    hidden = features
+    for layer, mask in zip(modules[0].layers, drawn, strict=True):
+        hidden = layer.activation(layer.norm(layer.linear(hidden))) * mask
+    expected = modules[0].output(hidden)
+    functional.cross_entropy(expected, labels).backward()
+    torch.testing.assert_close(logits[:, 0], expected)
+    torch.testing.assert_close(logits[:, 1], modules[1](features))
+    for parameter_name, parameter in modules[0].named_parameters():
+        torch.testing.assert_close(wide.member_gradients(0)[parameter_name], parameter.grad)
+
+
+def test_bfloat16_operands_stay_near_float32() -> None:
+    configs = [MlpConfig(widths=(32, 16), batch_norm=True), MlpConfig(widths=(24,))]
+    exact, _ = build(configs, dtype=torch.float32)
+    rough, _ = build(configs, dtype=torch.float32, operand_dtype=torch.bfloat16)
+    features, labels = batch(2)
+    features = features.float()
+    logits = exact.forward(features, no_mask)
+    rough_logits = rough.forward(features.bfloat16(), no_mask)
+    torch.testing.assert_close(rough_logits, logits, rtol=0.05, atol=0.05)
+    grad = grad_of_loss(logits, labels).float()
+    exact.backward(grad)
+    rough.backward(grad)
+    distance = (exact.gradients - rough.gradients).norm() / exact.gradients.norm()
+    assert 0 < distance < 0.15
+    torch.testing.assert_close(
+        rough.predict(features.bfloat16()), exact.predict(features), rtol=0.05, atol=0.05
+    )
+
+
+def test_columns_of_a_diverged_member_stay_its_own() -> None:
+    configs = mixed_configs()
+    wide, _ = build(configs)
+    features, labels = batch(3)
+    clean = wide.forward(features, no_mask).clone()
+    sick = 2
+    for parameter in wide.member_parameters(sick).values():
+        parameter.fill_(float("nan"))
+    logits = wide.forward(features, no_mask).clone()
+    wide.backward(grad_of_loss(logits, labels))
+    for member in range(len(configs)):
+        healthy = all(g.isfinite().all() for g in wide.member_gradients(member).values())
+        assert healthy == (member != sick)
+        if member != sick:
+            assert torch.equal(logits[:, member], clean[:, member])
+
+
+def test_a_member_moves_from_one_population_to_another_unchanged() -> None:
+    configs = mixed_configs()
+    wide, _ = build(configs)
+    features, _ = batch(4)
+    expected = wide.forward(features, no_mask)[:, 3].clone()
+    alone, _ = build([configs[3]])
+    wide2, _ = build(configs)
+    alone.load(0, wide2.state(3))
+    alone.parameters_changed()
+    torch.testing.assert_close(alone.forward(features, no_mask)[:, 0], expected)
