@@ -111,7 +111,7 @@ def web() -> Iterator[Web]:
     state = Web()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the base class wants it so
+        def do_GET(self) -> None:
             state.asked.append(self.path)
             answer = state.answers.get(self.path, 404)
             if isinstance(answer, int):

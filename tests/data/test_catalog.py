@@ -33,7 +33,7 @@ def test_the_built_in_datasets_are_described() -> None:
 def test_an_unknown_name_gets_the_list_and_the_nearest(name: str, suggestion: str) -> None:
     for ask in (hpo.data.describe, hpo.data.fetch, hpo.data.status, hpo.data.load_train):
         with pytest.raises(UsageError) as caught:
-            ask(name)  # type: ignore[operator]
+            ask(name)
         assert "digits, fashion_mnist, mnist" in str(caught.value)
         assert str(caught.value).endswith(f"did you mean {suggestion}?")
 
@@ -76,16 +76,16 @@ class Custom:
         self.labels = np.array([0, 1, 2, 0, 1, 2], np.int64)
         self.__dict__.update(changes)
 
-    def missing(self, folder: Path, part: str) -> list[str]:
+    def missing(self, _folder: Path, _part: str) -> list[str]:
         return []
 
-    def fetch(self, folder: Path) -> None:
+    def fetch(self, _folder: Path) -> None:
         pass
 
-    def load_train(self, folder: Path) -> LabelledRows:
+    def load_train(self, _folder: Path) -> LabelledRows:
         return LabelledRows(self.images, self.labels)
 
-    def load_test(self, folder: Path) -> LabelledRows:
+    def load_test(self, _folder: Path) -> LabelledRows:
         return LabelledRows(self.images[:2], self.labels[:2])
 
 
@@ -157,9 +157,9 @@ def test_a_broken_offer_is_one_error_and_only_when_asked(
         ({"labels": np.zeros(5, np.int64)}, "the shape (6,), not (5,)"),
         ({"labels": np.full(6, 3)}, "labels must lie in 0..2, but they run from 3 to 3"),
         ({"labels": np.full(6, -1)}, "labels must lie in 0..2, but they run from -1 to -1"),
-        ({"load_train": lambda folder: (1, 2)}, "must return LabelledRows, not tuple"),
-        ({"load_train": lambda folder: 1 / 0}, "ours failed: ZeroDivisionError"),
-        ({"missing": lambda folder, part: 1 / 0}, "ours failed: ZeroDivisionError"),
+        ({"load_train": lambda _folder: (1, 2)}, "must return LabelledRows, not tuple"),
+        ({"load_train": lambda _folder: 1 / 0}, "ours failed: ZeroDivisionError"),
+        ({"missing": lambda _folder, _part: 1 / 0}, "ours failed: ZeroDivisionError"),
     ],
 )
 def test_rows_that_do_not_fit_their_description_are_refused(

@@ -50,5 +50,5 @@ def test_other_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     altered = load_digits()
     altered.images[7, 3, 3] += 1
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: altered)
-    with pytest.raises(DataError, match="digits: this scikit-learn holds other rows.*sha256"):
+    with pytest.raises(DataError, match=r"digits: this scikit-learn holds other rows.*sha256"):
         hpo.data.load_train("digits")

@@ -1,0 +1,398 @@
+"""Where files come from: each source alone, and what happens when one after another fails."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import hpo.data
+from hpo.data import DatasetInfo, IdxDataset
+from hpo.data.sources import (
+    DebianPackage,
+    Download,
+    NpmPackage,
+    SourceError,
+    torchvision_addresses,
+)
+from hpo.errors import DataError, FileError
+
+from .conftest import Offer, Tiny, Web, raw_file
+
+
+def download(web: Web, silence: float = 5.0, total: float = 20.0) -> Download:
+    return Download("web server of this test", lambda: [web.address], silence, total)
+
+
+def fake_client(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!{sys.executable}\nimport os, sys\n{script}\n")
+    program.chmod(0o755)
+
+
+def tarball(members: dict[str, bytes], *, links: dict[str, str] | None = None) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, target in (links or {}).items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def test_a_download_lands_whole_and_mapped(
+    offer: Offer, tiny: Tiny, data_home: Path, full_web: Web
+) -> None:
+    offer("tiny", tiny.dataset(download(full_web)))
+    rows = hpo.data.load_train("tiny")
+    assert rows.images.tobytes() == tiny.content["train-images"][16:]
+    assert sorted(path.name for path in (data_home / "tiny").iterdir()) == sorted(tiny.content)
+    asked = len(full_web.asked)
+    hpo.data.load_test("tiny")
+    hpo.data.fetch("tiny")
+    assert len(full_web.asked) == asked == 4
+
+
+def test_files_that_lie_there_are_not_fetched_again(
+    offer: Offer, tiny: Tiny, data_home: Path, full_web: Web
+) -> None:
+    offer("tiny", tiny.dataset(download(full_web)))
+    tiny.write(data_home / "tiny")
+    (data_home / "tiny" / "test-labels").unlink()
+    hpo.data.fetch("tiny")
+    assert full_web.asked == ["/test-labels.gz"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (404, "404"),
+        (500, "500"),
+        (b"<html>sign in here</html>", "Not a gzipped file"),
+        (gzip.compress(b"other"), "expected 38 bytes with sha256"),
+        (gzip.compress(bytes(1000)), "expected 38 bytes, found more"),
+        (gzip.compress(bytes(30))[:-8], "end-of-stream"),
+        (b"", "expected 38 bytes"),
+    ],
+)
+def test_a_bad_answer_is_told_and_the_next_source_delivers(
+    tiny: Tiny, tmp_path: Path, full_web: Web, answer: bytes | int, reason: str
+) -> None:
+    full_web.answers["/bad/train-labels.gz"] = answer
+    full_web.answers["/bad/train-images.gz"] = gzip.compress(tiny.content["train-images"])
+    bad = Download("bad server", lambda: [f"{full_web.address}bad/"], 5.0)
+    with pytest.raises(DataError) as caught:
+        tiny.dataset(bad).fetch(tmp_path / "alone")
+    assert "the bad server (" in str(caught.value)
+    assert reason in str(caught.value)
+    assert list((tmp_path / "alone").iterdir()) == []
+    tiny.dataset(bad, download(full_web)).fetch(tmp_path / "tiny")
+    assert len(tiny.dataset().load_train(tmp_path / "tiny")) == 30
+    # What the bad server gave and was right is kept.
+    assert "/train-images.gz" not in full_web.asked
+
+
+def test_a_server_that_falls_silent_is_given_up(tiny: Tiny, tmp_path: Path, full_web: Web) -> None:
+    full_web.stalls_after = 20
+    start = time.monotonic()
+    with pytest.raises(DataError, match="timed out"):
+        tiny.dataset(download(full_web, silence=0.3)).fetch(tmp_path)
+    assert time.monotonic() - start < 5
+
+
+def test_all_downloads_together_have_a_limit(tiny: Tiny, tmp_path: Path, full_web: Web) -> None:
+    with pytest.raises(DataError, match="too slow"):
+        tiny.dataset(download(full_web, total=0.0)).fetch(tmp_path)
+
+
+def test_only_web_addresses_are_opened(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "secret", packed=True)
+    local = Download("local", lambda: [f"file://{tmp_path}/secret/"])
+    with pytest.raises(DataError, match="not a web address"):
+        tiny.dataset(local).fetch(tmp_path / "tiny")
+
+
+def test_torchvision_knows_the_addresses() -> None:
+    for name in ("MNIST", "FashionMNIST"):
+        addresses = torchvision_addresses(name)()
+        assert addresses
+        assert all(a.startswith("http") and a.endswith("/") for a in addresses)
+
+
+def test_no_torchvision_is_one_more_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(SourceError, match="torchvision cannot be imported"):
+        torchvision_addresses("MNIST")()
+
+
+def test_no_source_left_is_one_message(
+    offer: Offer, tiny: Tiny, data_home: Path, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(data_home / "no clients"))
+    sources = (
+        download(web),
+        NpmPackage("tiny-rows", "1.0.0", "package/"),
+        DebianPackage("tiny-rows", "usr/share/"),
+    )
+    offer("tiny", tiny.dataset(*sources))
+    with pytest.raises(DataError) as caught:
+        hpo.data.load_train("tiny")
+    message = str(caught.value)
+    assert message.startswith("tiny: no source has it; tried the data folder (no train-images, ")
+    assert "the web server of this test (HTTP Error 404" in message
+    assert "the npm package tiny-rows 1.0.0 (npm is not installed)" in message
+    assert "the Debian package tiny-rows (apt-get is not installed)" in message
+    assert f"put {', '.join(tiny.content)}" in message
+    assert f"into {data_home / 'tiny'} and run" in message
+    assert "\n" not in message
+    assert list((data_home / "tiny").iterdir()) == []
+
+
+NPM = "folder = sys.argv[sys.argv.index('--pack-destination') + 1]\n"
+
+
+def test_npm_delivers_the_named_members_and_no_others(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {f"package/data/{name}": content for name, content in tiny.content.items()}
+    evil = {"../escaped": b"x", str(tmp_path / "escaped"): b"x", "package/index.js": b"x"}
+    (tmp_path / "rows.tgz").write_bytes(tarball(evil | members, links={"package/a": "/etc"}))
+    script = f"import shutil\nshutil.copy({str(tmp_path / 'rows.tgz')!r}, folder + '/r.tgz')"
+    fake_client(tmp_path / "bin", "npm", NPM + script)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    tiny.dataset(NpmPackage("rows", "1.0.0", "package/data/")).fetch(tmp_path / "tiny")
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(tiny.content)
+    assert not list(tmp_path.rglob("escaped"))
+    assert len(tiny.dataset().load_test(tmp_path / "tiny")) == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tarball({"package/other": b"x"}), "its archive holds no package/data/test-images"),
+        (tarball({}, links={"package/data/train-images": "/etc/passwd"}), "its archive holds no"),
+        (tarball({"package/data/train-images": b"x"}), "train-images: expected 496 bytes"),
+        (b"not an archive", "its archive cannot be read"),
+        (tarball({"a": os.urandom(9999)})[:3000], "its archive cannot be read"),
+        (tarball({"bomb": bytes(257 << 20)}), "unpacks to far more than it should"),
+    ],
+    ids=["other", "link", "altered", "foreign", "truncated", "bomb"],
+)
+def test_a_bad_archive_is_one_more_reason(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
+) -> None:
+    (tmp_path / "rows.tgz").write_bytes(content)
+    script = f"import shutil\nshutil.copy({str(tmp_path / 'rows.tgz')!r}, folder + '/r.tgz')"
+    fake_client(tmp_path / "bin", "npm", NPM + script)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(DataError) as caught:
+        tiny.dataset(NpmPackage("rows", "1.0.0", "package/data/")).fetch(tmp_path / "tiny")
+    assert reason in str(caught.value)
+    assert list((tmp_path / "tiny").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (
+            r"sys.exit('npm error code E404\nnpm error 404 No - GET http://me:s3cr3t@host/rows')",
+            "npm failed: npm error 404 No - GET http://host/rows",
+        ),
+        ("sys.exit(3)", "npm failed: exit code 3"),
+        ("pass", "expected one *.tgz file from the client, found 0"),
+    ],
+)
+def test_a_client_that_fails_is_one_more_reason(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    fake_client(tmp_path / "bin", "npm", script)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(DataError) as caught:
+        tiny.dataset(NpmPackage("rows", "1.0.0", "package/data/")).fetch(tmp_path / "tiny")
+    assert reason in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_client_that_hangs_is_ended_with_its_children(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = tmp_path / "pid"
+    fake_client(
+        tmp_path / "bin",
+        "npm",
+        "import time\nchild = os.fork()\n"
+        f"if child: open({str(pid_file)!r}, 'w').write(str(child))\ntime.sleep(60)",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(DataError, match="npm took more than 1 s"):
+        tiny.dataset(NpmPackage("rows", "1.0.0", "p/", timeout=1.0)).fetch(tmp_path / "tiny")
+    end = time.monotonic() + 5
+    while _alive(int(pid_file.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_apt_falls_back_to_lists_of_its_own(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's lists do not know the package; private ones, fetched without root, do."""
+    calls = tmp_path / "calls"
+    fake_client(
+        tmp_path / "bin",
+        "apt-get",
+        f"open({str(calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "private = any(a.startswith('Dir::State=') for a in sys.argv)\n"
+        "if 'update' in sys.argv: sys.exit(100)\n"
+        "if not private: sys.exit('E: Unable to locate package rows')\n"
+        "open('rows_1.deb', 'w').close()",
+    )
+    members = {f"./usr/rows/{n}.gz": gzip.compress(c) for n, c in tiny.content.items()}
+    (tmp_path / "content.tar").write_bytes(gzip.decompress(tarball(members)))
+    fake_client(
+        tmp_path / "bin",
+        "dpkg-deb",
+        f"sys.stdout.buffer.write(open({str(tmp_path / 'content.tar')!r}, 'rb').read())",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    tiny.dataset(DebianPackage("rows", "usr/rows/")).fetch(tmp_path / "tiny")
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(tiny.content)
+    assert [line.split()[-1] for line in calls.read_text().splitlines()] == [
+        "rows",
+        "update",
+        "rows",
+    ]
+
+
+_FETCH = """
+import resource, sys
+from pathlib import Path
+from hpo.data import DatasetInfo, IdxDataset, RawFile
+from hpo.data.sources import Download
+from hpo.errors import HpoError
+
+address, folder, limit, *files = sys.argv[1:]
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+raw = [RawFile(n, int(s), h) for n, s, h in (file.split(":") for file in files)]
+info = DatasetInfo("tiny", 3, (4, 4), 30, 10, "", "")
+dataset = IdxDataset(info, (raw[0], raw[1]), (raw[2], raw[3]),
+                     (Download("web", lambda: [address]),))
+try:
+    dataset.fetch(Path(folder))
+except HpoError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def start_fetch(web: Web, tiny: Tiny, folder: Path, limit: int = 0) -> subprocess.Popen[str]:
+    raws = [raw_file(name, tiny.content[name]) for name in sorted(tiny.content, reverse=True)]
+    order = sorted(raws, key=lambda raw: (not raw.name.startswith("train"), raw.name))
+    files = [f"{raw.name}:{raw.size}:{raw.sha256}" for raw in order]
+    command = [sys.executable, "-c", _FETCH, web.address, str(folder), str(limit), *files]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_may_fetch_at_once(tiny: Tiny, tmp_path: Path, full_web: Web) -> None:
+    folder = tmp_path / "tiny"
+    fetches = [start_fetch(full_web, tiny, folder) for _ in range(3)]
+    assert [fetch.communicate(timeout=60)[0] for fetch in fetches] == ["", "", ""]
+    assert [fetch.returncode for fetch in fetches] == [0, 0, 0]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(tiny.content)
+    assert len(tiny.dataset().load_train(folder)) == 30
+
+
+def test_a_killed_fetch_leaves_nothing_half_written(
+    tiny: Tiny, tmp_path: Path, full_web: Web
+) -> None:
+    folder = tmp_path / "tiny"
+    full_web.stalls_after = 30
+    fetch = start_fetch(full_web, tiny, folder)
+    end = time.monotonic() + 30
+    while not full_web.asked:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    fetch.send_signal(signal.SIGKILL)
+    fetch.communicate(timeout=30)
+    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == []
+    (left,) = folder.glob(".fetch-*")
+    full_web.stall.set()
+    full_web.stalls_after = None
+    long_ago = time.time() - 86_400
+    os.utime(left, (long_ago, long_ago))
+    tiny.dataset(download(full_web)).fetch(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(tiny.content)
+
+
+def test_a_full_disk_is_a_file_error_and_leaves_nothing(
+    tiny: Tiny, tmp_path: Path, full_web: Web
+) -> None:
+    fetch = start_fetch(full_web, tiny, tmp_path / "tiny", limit=100)  # bytes in any one file
+    message = fetch.communicate(timeout=60)[0]
+    assert fetch.returncode == 74
+    assert message.startswith(str(tmp_path / "tiny"))
+    assert "File too large" in message
+    assert "bytes free" in message
+    assert list((tmp_path / "tiny").iterdir()) == []
+
+
+def test_too_little_room_is_refused_before_anything_is_asked(
+    tmp_path: Path, full_web: Web
+) -> None:
+    raw = hpo.data.RawFile("huge", 1 << 60, "")
+    info = DatasetInfo("huge", 3, (4, 4), 1, 1, "", "")
+    huge = IdxDataset(info, (raw, raw), (raw, raw), (download(full_web),))
+    with pytest.raises(FileError, match=r"needs about \d+ bytes .*, \d+ bytes are free"):
+        huge.fetch(tmp_path / "huge")
+    assert full_web.asked == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_file_error(
+    offer: Offer, tiny: Tiny, tmp_path: Path, full_web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / "file" / "data"))
+    offer("tiny", tiny.dataset(download(full_web)))
+    with pytest.raises(FileError) as caught:
+        hpo.data.fetch("tiny")
+    assert str(caught.value).startswith(f"{tmp_path / 'file' / 'data' / 'tiny'}: Not a directory")
+    assert "bytes free" in str(caught.value)
+    assert full_web.asked == []
+
+
+def test_many_threads_may_load_at_once(
+    offer: Offer, tiny: Tiny, data_home: Path, full_web: Web
+) -> None:
+    offer("tiny", tiny.dataset(download(full_web)))
+    counts: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: counts.append(len(hpo.data.load_train("tiny"))))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [30] * 6
