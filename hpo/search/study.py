@@ -1,0 +1,285 @@
+"""Studies and trials in Optuna's words: create, resume, sample, prune, take over.
+
+How a trial is bound to its slot: the trial is created with the slot's id as a user attribute, in
+one transaction, and only then written into the slot. A worker that dies between the two leaves a
+trial that says which slot it belongs to, and the slot's next holder goes on with it.
+
+How draws are seeded: every trial has a fresh sampler, seeded by the study's seed and the trial's
+number. So a draw depends on these and on the history alone, not on which process makes it or on
+how many draws that process made before; a resumed search draws what an unbroken one would have.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hpo import space
+from hpo.definition import StudyDefinition, valid_name
+from hpo.definition.problems import nearest
+from hpo.definition.schema import AshaSettings, MedianSettings, TpeSettings
+from hpo.errors import UsageError
+from hpo.search.ledger import Slot, SlotRow
+from hpo.search.storage import Storage
+
+__all__ = [
+    "DEFINITION",
+    "SLOT",
+    "SURPLUS",
+    "build_pruner",
+    "build_sampler",
+    "create_or_resume",
+    "direction",
+    "find_trial_of_slot",
+    "load",
+    "names",
+    "resume_trial",
+    "retire",
+    "start_trial",
+    "surplus_trials",
+    "trial_seed",
+]
+
+DEFINITION = "hpo:definition"
+"""The study's user attribute that holds its definition as JSON."""
+
+SLOT = "hpo:slot"
+"""The trial's user attribute that holds the id of its slot."""
+
+SURPLUS = "hpo:surplus"
+"""The user attribute of a trial that no slot knows, with the reason; no result counts it."""
+
+SamplerOf = Callable[[int], BaseSampler]
+"""From a trial's number to the sampler that draws it, such as
+`lambda number: build_sampler(definition, trial_seed(definition.search.seed, number))`."""
+
+_MOST_DIFFERENCES = 8
+
+
+def create_or_resume(storage: Storage, definition: StudyDefinition, name: str) -> optuna.Study:
+    """The study `name`, created if it does not exist; safe for several processes at once.
+
+    A study can be resumed with other `search.trials`, sampler, pruner, device or retrain
+    settings; those are stored in place of the old ones.
+
+    Raises:
+        UsageError: the stored study differs in something that its trials depend on.
+    """
+    valid_name(name)
+    with storage.guard(), storage.alone():
+        try:
+            study = optuna.create_study(
+                storage=storage.optuna, study_name=name, direction=direction(definition)
+            )
+        except DuplicatedStudyError:
+            study = optuna.load_study(study_name=name, storage=storage.optuna)
+            _check_same(study, definition, storage)
+        text = definition.to_json()
+        if study.user_attrs.get(DEFINITION) != text:
+            study.set_user_attr(DEFINITION, text)
+        _equip(study, definition)
+    return study
+
+
+def load(storage: Storage, name: str) -> tuple[optuna.Study, StudyDefinition]:
+    """A stored study and its definition.
+
+    Raises:
+        UsageError: there is none of this name, or it is not hpo's.
+    """
+    with storage.guard():
+        try:
+            study = optuna.load_study(study_name=name, storage=storage.optuna)
+        except KeyError:
+            study = None
+        if study is None:
+            raise UsageError(_no_such_study(storage, name))
+        text = study.user_attrs.get(DEFINITION)
+    if text is None:
+        raise UsageError(f"{storage.address.shown}: study `{name}` was not made by hpo")
+    definition = StudyDefinition.from_json(text)
+    _equip(study, definition)
+    return study, definition
+
+
+def names(storage: Storage) -> list[str]:
+    """The studies that the database holds, oldest first."""
+    with storage.guard():
+        return optuna.get_all_study_names(storage.optuna)
+
+
+def direction(definition: StudyDefinition) -> Literal["maximize", "minimize"]:
+    """Which way is better, as the metric has it."""
+    return "minimize" if definition.search.metric == "loss" else "maximize"
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed of a trial's draw: 32 bits out of NumPy's SeedSequence over seed and number.
+
+    Neighbouring seeds and numbers give unrelated streams, which `seed + number` would not.
+    """
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+
+
+def build_sampler(
+    definition: StudyDefinition, seed: int, fixed: Mapping[str, Any] | None = None
+) -> BaseSampler:
+    """The definition's sampler.
+
+    TPE models the parameters of a condition jointly (`group=True`): Optuna's default models
+    only what every trial has, and draws the rest one by one. The constant liar keeps trials
+    that run side by side apart. CMA-ES is not offered: it unpickles what the database holds.
+
+    Args:
+        seed: of this sampler's draws, see `trial_seed`.
+        fixed: parameters that are not drawn, such as the batch size of a stream.
+    """
+    settings = definition.search.sampler.settings
+    with warnings.catch_warnings():
+        # Both are used on purpose and tested; any other warning goes through.
+        for feature in ("Argument ``group`` is an", "PartialFixedSampler is"):
+            warnings.filterwarnings("ignore", f"{feature} experimental", ExperimentalWarning)
+        sampler: BaseSampler
+        if isinstance(settings, TpeSettings):
+            sampler = TPESampler(
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                n_startup_trials=settings.startup_trials,
+                seed=seed,
+            )
+        else:
+            sampler = RandomSampler(seed=seed)
+        return PartialFixedSampler(dict(fixed), sampler) if fixed else sampler
+
+
+def build_pruner(definition: StudyDefinition) -> BasePruner:
+    """The definition's pruner; a report's step is the number of epochs that are done, from 1.
+
+    ASHA follows Li et al. (2020): at epochs min, min * reduction, ... the best 1 in `reduction`
+    of all trials that came so far go on; nobody waits for anybody.
+    """
+    settings = definition.search.pruner.settings
+    if isinstance(settings, AshaSettings):
+        return SuccessiveHalvingPruner(
+            min_resource=settings.min_epochs, reduction_factor=settings.reduction
+        )
+    if isinstance(settings, MedianSettings):
+        return MedianPruner(
+            n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_epochs
+        )
+    return NopPruner()
+
+
+def start_trial(study: optuna.Study, slot_id: int, sampler: SamplerOf) -> optuna.Trial:
+    """Create the trial of a slot; the slot's id is in it from its first moment.
+
+    Nothing is drawn yet: that happens at the first `suggest_*`, with the history of then.
+    """
+    template = create_trial(state=TrialState.RUNNING, user_attrs={SLOT: slot_id})
+    trial_id = study._storage.create_new_trial(study._study_id, template_trial=template)
+    return _open(study, trial_id, sampler)
+
+
+def resume_trial(study: optuna.Study, trial_id: int, sampler: SamplerOf) -> optuna.Trial:
+    """Open a RUNNING trial that another process started, to go on with it as itself.
+
+    What was drawn stays; a worker that died while drawing leaves the rest to be drawn now.
+    """
+    # Optuna's cache refuses to write parameters of a trial that it never read (KeyError).
+    study.get_trials(deepcopy=False)
+    return _open(study, trial_id, sampler)
+
+
+def find_trial_of_slot(study: optuna.Study, slot: Slot | int) -> FrozenTrial | None:
+    """The trial that belongs to a claimed slot, in whatever state; None if it has none yet.
+
+    It may have finished already: then its last holder died just before the slot was marked
+    done, and the slot only needs that.
+    """
+    if isinstance(slot, Slot) and slot.trial_id is not None:
+        return study._storage.get_trial(slot.trial_id)
+    slot_id = slot.id if isinstance(slot, Slot) else slot
+    for trial in study.get_trials(deepcopy=False):
+        if trial.user_attrs.get(SLOT) == slot_id and SURPLUS not in trial.user_attrs:
+            return trial
+    return None
+
+
+def surplus_trials(study: optuna.Study, slots: Iterable[SlotRow]) -> list[FrozenTrial]:
+    """RUNNING trials that no slot knows and none will: to be retired.
+
+    One is left by a worker that froze for longer than its lease between claiming a slot and
+    creating the trial, and was replaced meanwhile.
+    """
+    rows = {row.id: row for row in slots}
+    surplus = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        slot_id = trial.user_attrs.get(SLOT)
+        row = rows.get(slot_id) if isinstance(slot_id, int) else None
+        if row is None or row.trial_id not in (None, trial._trial_id):
+            surplus.append(trial)
+    return surplus
+
+
+def retire(study: optuna.Study, trial_id: int, reason: str) -> None:
+    """End a trial that is surplus; it fails, and no result counts it."""
+    study._storage.set_trial_user_attr(trial_id, SURPLUS, reason)
+    study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+
+def _open(study: optuna.Study, trial_id: int, sampler: SamplerOf) -> optuna.Trial:
+    # A trial draws lazily through its study's sampler and its study's view of the history, so
+    # trials that run side by side need a study object each. The copy shares the storage.
+    view = copy.copy(study)
+    number = study._storage.get_trial_number_from_id(trial_id)
+    view.sampler = sampler(number)
+    return optuna.Trial(view, trial_id)
+
+
+def _equip(study: optuna.Study, definition: StudyDefinition) -> None:
+    study.sampler = build_sampler(definition, definition.search.seed)
+    study.pruner = build_pruner(definition)
+
+
+def _check_same(study: optuna.Study, definition: StudyDefinition, storage: Storage) -> None:
+    text = study.user_attrs.get(DEFINITION)
+    if text is None:
+        # Its creator died before the definition was stored, unless there are trials.
+        if study.direction.name.lower() == direction(definition) and not study.get_trials(
+            deepcopy=False
+        ):
+            return
+        raise UsageError(
+            f"{storage.address.shown}: study `{study.study_name}` was not made by hpo; "
+            "start a new one with --name"
+        )
+    found = space.differences(StudyDefinition.from_json(text), definition)
+    if not found:
+        return
+    listed = "; ".join(found[:_MOST_DIFFERENCES])
+    more = len(found) - _MOST_DIFFERENCES
+    listed += f"; and {more} more" if more > 0 else ""
+    raise UsageError(
+        f"{storage.address.shown}: study `{study.study_name}` was started with another "
+        f"definition ({listed}); go back to that one, or start a new study with --name"
+    )
+
+
+def _no_such_study(storage: Storage, name: str) -> str:
+    known = optuna.get_all_study_names(storage.optuna)
+    if not known:
+        return f"{storage.address.shown}: there is no study yet; hpo optimize starts one"
+    near = nearest(name, known)
+    hint = f"did you mean `{near}`? " if near else ""
+    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"{storage.address.shown}: there is no study `{name[:100]}`; {hint}it holds {listed}"
