@@ -104,7 +104,7 @@ def cardinality(definition: StudyDefinition) -> int | None:
 def _draw_model(definition: StudyDefinition, trial: Suggester) -> MlpConfig:
     name = _draw_option(trial, "model", definition.model)
     section = definition.model.options[name]
-    assert isinstance(section, MlpSection)  # noqa: S101 - the one family there is
+    assert isinstance(section, MlpSection)
     widths = _draw_widths(section, name, trial)
     settings = {
         key: _draw_leaf(trial, f"{name}.{key}", getattr(section, key))
@@ -221,7 +221,7 @@ def _text(leaf: Any) -> str:
 
 
 def _count_model(section: Section) -> int:
-    assert isinstance(section, MlpSection)  # noqa: S101 - the one family there is
+    assert isinstance(section, MlpSection)
     if section.widths is not None:
         return _count_keys(section, _settings_of(section, len(section.widths)))
     return sum(

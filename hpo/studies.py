@@ -96,7 +96,9 @@ def _existing(text: str) -> Path:
     path = Path(text)
     try:
         there = "\0" not in text and path.exists()
-    except OSError:  # too long a name, or a folder that is closed to us
+    except PermissionError:  # for whoever reads the file to say
+        there = True
+    except OSError:  # too long a name
         there = False
     if not there:
         raise UsageError(f"there is no file {_short(text)}{_those_there_are(path.stem)}")
@@ -124,8 +126,8 @@ def _those_there_are(name: str) -> str:
     if not names:
         return "; there are none here (`hpo init` makes one)"
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    guess = f"; did you mean `{near[0]}`?" if near else ";"
-    return f"{guess} There are: {', '.join(names)}" if near else f"; there are: {', '.join(names)}"
+    guess = f"did you mean `{near[0]}`? " if near else ""
+    return f"; {guess}there are {', '.join(names)}"
 
 
 def _summary(file: Path) -> str:

@@ -20,7 +20,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from hpo.definition.problems import nearest, shown
 from hpo.definition.ranges import Choice, FloatRange, IntRange, Range, is_range
 
-__all__ = ["Flag", "Leaf", "Number", "Pattern", "Word", "detail"]
+__all__ = ["Flag", "Leaf", "Number", "Pattern", "Word", "detail", "invalid"]
 
 _MAX_STEPS = 1_000_000
 
@@ -33,6 +33,11 @@ def detail(sentence: str, *path: str | int, value: object = None) -> InitErrorDe
     """An error in pydantic's form; `path` leads on from the value that is being read."""
     error = PydanticCustomError("study", "{sentence}", {"sentence": sentence})
     return InitErrorDetails(type=error, loc=path, input=value)
+
+
+def invalid(details: list[InitErrorDetails]) -> ValidationError:
+    """An error to raise in a validator, with everything that is wrong."""
+    return ValidationError.from_exception_data("leaf", details)
 
 
 class Leaf:
@@ -63,7 +68,7 @@ class Leaf:
         try:
             return self.constant(raw)
         except _Wrong as wrong:
-            raise _invalid([detail(str(wrong), value=raw)]) from None
+            raise invalid([detail(str(wrong), value=raw)]) from None
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
@@ -83,7 +88,7 @@ class Leaf:
             return constant
         forms = [constant, _choice_schema(constant)]
         if self.range_kind is not None:
-            forms.append(_range_schema(self.range_kind))
+            forms.append(_range_schema(self.range_kind, constant))
         return {"anyOf": forms}
 
 
@@ -213,7 +218,7 @@ class _RangeReader:
             self._refuse_unknown(kinds[0], "log", "step")
             result = self._interval(kinds[0])
         if self._details or result is None:
-            raise _invalid(self._details)
+            raise invalid(self._details)
         return result
 
     def _choice(self) -> Range | None:
@@ -350,19 +355,14 @@ def _to_data(value: object) -> object:
     return value.to_data() if is_range(value) else value
 
 
-def _invalid(details: list[InitErrorDetails]) -> ValidationError:
-    return ValidationError.from_exception_data("leaf", details)
-
-
 def _choice_schema(item: dict[str, Any]) -> dict[str, Any]:
     choices = {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
     return _object_schema({"choice": choices}, "choice")
 
 
-def _range_schema(kind: str) -> dict[str, Any]:
-    number = {"type": "integer" if kind == "int" else "number"}
-    bounds = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
-    step = {**number, "exclusiveMinimum": 0}
+def _range_schema(kind: str, bound: dict[str, Any]) -> dict[str, Any]:
+    bounds = {"type": "array", "items": bound, "minItems": 2, "maxItems": 2}
+    step = {"type": bound["type"], "exclusiveMinimum": 0}
     return _object_schema({kind: bounds, "log": {"type": "boolean"}, "step": step}, kind)
 
 

@@ -12,7 +12,8 @@ from hpo.definition import overrides as _overrides
 from hpo.definition.problems import KeyPath, Problem, render, shown
 from hpo.definition.schema import StudyDefinition, problems_in
 from hpo.definition.source import REFUSED, Parsed, parse, read_text
-from hpo.errors import DefinitionError
+from hpo.errors import DefinitionError, UsageError
+from hpo.studies import valid_name
 
 __all__ = ["json_schema", "load_definition"]
 
@@ -29,14 +30,19 @@ def load_definition(
     Raises:
         DefinitionError: something is wrong; `problems` has all of it, one line each, by line.
         FileError: the file cannot be read.
+        UsageError: `name` cannot be a name.
     """
     parsed = parse(read_text(path))
+    if name is None:
+        name = _name_from(path, parsed)
+    else:
+        valid_name(name)
     if not parsed.broken:
         _overrides.apply(parsed, overrides)
     problems = list(parsed.problems)
     definition = None
     if not parsed.broken:
-        definition, found = _check(parsed, path.stem if name is None else name)
+        definition, found = _check(parsed, name)
         problems += found
     if problems or definition is None:
         raise DefinitionError(render(problems, parsed.places, str(path)))
@@ -50,7 +56,32 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "hpo study"
     del schema["properties"]["name"]
     schema["required"].remove("name")
-    return schema
+    without_null: dict[str, Any] = _without_null(schema)
+    return without_null
+
+
+def _without_null(schema: Any) -> Any:
+    """A key that may be left out is still never null where it stands."""
+    if isinstance(schema, list):
+        return [_without_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    forms = schema.get("anyOf", [])
+    if {"type": "null"} in forms:
+        forms = [form for form in forms if form != {"type": "null"}]
+        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+        schema = {**schema, **forms[0]} if len(forms) == 1 else {**schema, "anyOf": forms}
+    return {key: _without_null(value) for key, value in schema.items()}
+
+
+def _name_from(path: Path, parsed: Parsed) -> str:
+    """The name that the file gives; if it gives none, that is one more problem."""
+    try:
+        return valid_name(path.stem)
+    except UsageError as error:
+        problem = Problem((), f"{error}; rename the file, or give a name with `--name`", 0)
+        parsed.problems.append(problem)
+        return "unnamed"
 
 
 def _check(parsed: Parsed, name: str) -> tuple[StudyDefinition | None, list[Problem]]:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails
 
-from hpo.definition.leaves import Flag, Number, Word, detail
+from hpo.definition.leaves import Flag, Number, Word, detail, invalid
 from hpo.definition.ranges import Choice, FloatRange, IntRange
-from hpo.definition.sections import ChoiceOfOne, Section, rule
+from hpo.definition.sections import ChoiceOfOne, Section
 
 __all__ = [
     "ACTIVATIONS",
@@ -89,13 +89,11 @@ class MlpSection(Section):
     @classmethod
     def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
         """The shape is given once: by `widths`, or by `layers` and `width`."""
-        if "widths" in data:
-            return [
-                detail(f"`widths` fixes every layer, so `{key}` cannot be given too", key)
-                for key in ("layers", "width")
-                if key in data
-            ]
-        missing = [key for key in ("layers", "width") if key not in data]
+        given = [key for key in ("layers", "width", "widths") if data.get(key) is not None]
+        if "widths" in given:
+            sentence = "`widths` fixes every layer, so `{}` cannot be given too"
+            return [detail(sentence.format(key), key) for key in given if key != "widths"]
+        missing = [key for key in ("layers", "width") if key not in given]
         if not missing:
             return []
         names = " and ".join(f"`{key}`" for key in missing)
@@ -127,7 +125,11 @@ class SgdSection(Section):
             isinstance(self.nesterov, Choice) and True in self.nesterov.choices
         )
         if possible and _least(self.momentum) <= 0:
-            raise rule("nesterov needs a momentum above 0; raise `momentum`, 0 and all it reaches")
+            sentence = (
+                "nesterov needs a momentum that is above 0 throughout, "
+                "as in `momentum: {float: [0.5, 0.99]}`"
+            )
+            raise invalid([detail(sentence, "nesterov")])
         return self
 
 

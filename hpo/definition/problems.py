@@ -13,7 +13,7 @@ KeyPath = tuple[str | int, ...]
 """The keys (and list positions) that lead to a value from the top of the file."""
 
 Place = int | str
-"""Where a value comes from: a line of the file, or the path of a `--set`."""
+"""Where a value comes from: a line of the file (0: the file itself), or the path of a `--set`."""
 
 _MOST = 100
 _PLAIN_KEY = re.compile(r"[\w-]{1,60}", re.ASCII)
@@ -32,7 +32,7 @@ class Problem:
 def render(problems: Iterable[Problem], places: Mapping[KeyPath, Place], source: str) -> list[str]:
     """The problems as lines for a person: those of the file by line, then those of `--set`."""
     placed = [(_place(problem, places), problem) for problem in problems]
-    placed.sort(key=lambda pair: (isinstance(pair[0], str), pair[0] if pair[0] else 0))
+    placed.sort(key=lambda pair: (isinstance(pair[0], str), pair[0] or 0))
     lines = list(dict.fromkeys(_line(problem, place, source) for place, problem in placed))
     if len(lines) > _MOST:
         lines[_MOST:] = [f"{source}: and {len(lines) - _MOST} problems more"]

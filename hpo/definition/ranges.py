@@ -27,8 +27,8 @@ class IntRange:
         return {"int": [self.low, self.high], **extra}
 
     def __str__(self) -> str:
-        log, step = ", log" if self.log else "", f", step {self.step}" if self.step != 1 else ""
-        return f"int {self.low} to {self.high}{log}{step}"
+        log, step = "log " if self.log else "", f" step {self.step}" if self.step != 1 else ""
+        return f"{log}int {self.low} to {self.high}{step}"
 
     def __len__(self) -> int:
         """How many values there are."""
@@ -50,8 +50,8 @@ class FloatRange:
         return {"float": [self.low, self.high], **extra}
 
     def __str__(self) -> str:
-        log, step = ", log" if self.log else "", f", step {self.step}" if self.step else ""
-        return f"float {self.low} to {self.high}{log}{step}"
+        log, step = "log " if self.log else "", f" step {self.step}" if self.step else ""
+        return f"{log}float {self.low} to {self.high}{step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ class Choice(Generic[T_co]):
         return {"choice": list(self.choices)}
 
     def __str__(self) -> str:
-        return f"choice of {', '.join(shown(choice).strip(chr(39)) for choice in self.choices)}"
+        words = (shown(choice).strip("'") for choice in self.choices)
+        return f"choice of [{', '.join(words)}]"
 
 
 Range = IntRange | FloatRange | Choice[Any]

@@ -7,11 +7,11 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ValidationError, field_validator
 
-from hpo.definition.leaves import Number, Pattern, Word
+from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
 from hpo.definition.networks import (
     FloatLeaf,
     IntLeaf,
@@ -20,7 +20,7 @@ from hpo.definition.networks import (
     ScheduleSection,
 )
 from hpo.definition.problems import Problem, render
-from hpo.definition.sections import ExactlyOne, Section, rule
+from hpo.definition.sections import ExactlyOne, Section
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
 
@@ -212,17 +212,29 @@ class StudyDefinition(Section):
     search: SearchSection = SearchSection()
     retrain: RetrainSection = RetrainSection()
 
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The sections."""
+        return [key for key in cls.model_fields if key != "name"]
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """`search:` with nothing below it keeps its default."""
+        if isinstance(data, str):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
     @field_validator("name", mode="plain")
     @classmethod
     def _is_a_name(cls, name: object) -> str:
         try:
             return valid_name(str(name))
         except UsageError as error:
-            raise rule(str(error)) from None
+            raise invalid([detail(str(error))]) from None
 
     def to_json(self) -> str:
         """Everything, defaults included, as one line of JSON; `from_json` gives it back."""
-        return json.dumps(self.model_dump(mode="json", exclude_none=True))
+        return json.dumps(self.model_dump(mode="json"))
 
     @classmethod
     def from_json(cls, text: str) -> StudyDefinition:

@@ -8,16 +8,19 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import (
     BaseModel,
     ConfigDict,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, core_schema
 
-from hpo.definition.leaves import detail
+from hpo.definition.leaves import detail, invalid
 from hpo.definition.problems import nearest, shown
 
-__all__ = ["ChoiceOfOne", "ExactlyOne", "Section", "rule"]
+__all__ = ["ChoiceOfOne", "ExactlyOne", "Section"]
 
 
 class Section(BaseModel):
@@ -34,7 +37,7 @@ class Section(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _in_plain_sentences(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if data is None:  # `search:` with nothing below it means its defaults
+        if data is None:  # `adam:` with nothing below it
             data = {}
         details: list[InitErrorDetails] = []
         if isinstance(data, dict | str):
@@ -46,8 +49,13 @@ class Section(BaseModel):
         except ValidationError as error:
             details += [cls._plain(line) for line in error.errors(include_url=False)]
         if details:
-            raise ValidationError.from_exception_data(cls.__name__, details)
+            raise invalid(details)
         return section
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The keys that a file may have here."""
+        return list(cls.model_fields)
 
     @classmethod
     def prepared(cls, data: dict[str, Any] | str) -> Any:
@@ -70,7 +78,7 @@ class Section(BaseModel):
         elif line["type"] == "missing":
             sentence = "this key is missing"
         elif line["type"] in ("model_type", "model_attributes_type", "dict_type"):
-            sentence = f"{shown(value)} stands where a mapping is wanted, with {cls._keys()}"
+            sentence = f"{shown(value)} stands where a mapping is wanted, with {_listed(cls)}"
         elif line["type"] in ("tuple_type", "list_type"):
             sentence = f"{shown(value)} stands where a list is wanted"
         elif line["type"] == "too_long":
@@ -83,22 +91,31 @@ class Section(BaseModel):
     def _unknown(cls, key: str) -> str:
         if key in cls.not_yet:
             return cls.not_yet[key]
-        known = list(cls.model_fields)
+        known = cls.keys()
         near = nearest(key, known)
         below = None if near else next(_paths_to(cls, key), None)
         if near or below:
             return f"unknown key; did you mean `{near or below}`?"
-        return f"unknown key; there are {cls._keys()}"
+        return f"unknown key; there are {_listed(cls)}"
 
-    @classmethod
-    def _keys(cls) -> str:
-        return ", ".join(cls.model_fields)
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class ChoiceOfOne(Section):
     """A mapping of which one key is chosen; several keys make the choice a parameter."""
 
     noun: ClassVar[str] = "option"
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """At least one key."""
+        found = handler.resolve_ref_schema(handler(schema))
+        found["minProperties"] = 1
+        return found
 
     @property
     def options(self) -> dict[str, Section]:
@@ -116,11 +133,19 @@ class ChoiceOfOne(Section):
     @classmethod
     def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
         """At least one has to be there."""
-        return [] if data else [detail(f"give at least one {cls.noun}: {cls._keys()}")]
+        return [] if data else [detail(f"give at least one {cls.noun}: {_listed(cls)}")]
 
 
 class ExactlyOne(ChoiceOfOne):
     """A mapping with one key, or the key alone as a word: `tpe` for `{tpe: {}}`."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """One key, or the word alone."""
+        mapping = super().__get_pydantic_json_schema__(schema, handler)
+        return {"anyOf": [{"enum": cls.keys()}, {**mapping, "maxProperties": 1}]}
 
     @property
     def name(self) -> str:
@@ -145,6 +170,10 @@ class ExactlyOne(ChoiceOfOne):
         return super().key_problems(data)
 
 
+def _listed(section: type[Section]) -> str:
+    return ", ".join(section.keys())
+
+
 def _paths_to(section: type[Section], key: str, prefix: str = "") -> Iterator[str]:
     """Where a key stands that was looked for one or more levels too high."""
     for name, info in section.model_fields.items():
@@ -153,8 +182,3 @@ def _paths_to(section: type[Section], key: str, prefix: str = "") -> Iterator[st
                 if key in part.model_fields:
                     yield f"{prefix}{name}.{key}"
                 yield from _paths_to(part, key, f"{prefix}{name}.")
-
-
-def rule(sentence: str) -> PydanticCustomError:
-    """An error to raise in a validator of a whole section."""
-    return PydanticCustomError("study", "{sentence}", {"sentence": sentence})

@@ -171,7 +171,7 @@ class _Builder:
         if not isinstance(event, ScalarEvent) or len(event.value) > _MAX_WORD:
             self._stop(top.path, line, "a key is a short word; this one is not")
         key = event.value
-        assert isinstance(top.container, dict)  # noqa: S101 - for the type checker
+        assert isinstance(top.container, dict)
         path = (*top.path, key)
         top.key, top.twice = key, key in top.container
         if top.twice:
@@ -180,7 +180,7 @@ class _Builder:
         else:
             self.parsed.places[path] = line
         if event.tag not in (None, "!"):
-            self._note(path, line, f"the tag {shown(event.tag)} is refused; a study is plain data")
+            self._refuse_tag(path, event, line)
 
     def _open_collection(self, top: _Open | None, path: KeyPath, event: Any, line: int) -> None:
         if len(self._stack) >= _MAX_DEPTH:
@@ -188,7 +188,7 @@ class _Builder:
         container: dict[str, object] | list[object]
         container = {} if isinstance(event, MappingStartEvent) else []
         if event.tag not in (None, "!"):
-            self._note(path, line, f"the tag {shown(event.tag)} is refused; a study is plain data")
+            self._refuse_tag(path, event, line)
             self._put(top, REFUSED)
         else:
             self._put(top, container)
@@ -196,12 +196,16 @@ class _Builder:
 
     def _scalar(self, path: KeyPath, event: Any, line: int) -> object:
         if event.tag not in (None, "!"):
-            self._note(path, line, f"the tag {shown(event.tag)} is refused; a study is plain data")
+            self._refuse_tag(path, event, line)
             return REFUSED
         if len(event.value) > _MAX_WORD:
             self._note(path, line, f"this value has more than {_MAX_WORD} characters")
             return REFUSED
         return _resolve(event.value) if not event.style else event.value
+
+    def _refuse_tag(self, path: KeyPath, event: Any, line: int) -> None:
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+        self._note(path, line, f"the tag {shown(tag)} is refused; a study is plain data")
 
     def _refuse_alias(self, path: KeyPath, event: Any, line: int) -> object:
         self._aliases += 1

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hpo
+from hpo import studies
+from hpo.definition import load_definition
+from hpo.errors import UsageError
+
+SHIPPED = ["digits", "fashion_mnist", "mnist"]
+
+BAD_NAMES = [
+    "../x",
+    "/etc/x",
+    "a/../../b",
+    "..%2fb",
+    "x\0y",
+    "-rf",
+    "$(id)",
+    "x" * 513,
+    "x" * 101,
+    ".",
+    "..",
+    "",
+    " ",
+    "trailing.",
+    "two..dots",
+    ".hidden",
+    "_x",
+    "mnіst",  # a Cyrillic i
+    "ﬁle",
+    "x\n",
+    "x y",
+    "a\\b",
+    "C:x",
+    "~",
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names_are_refused_in_one_line(name: str, here: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be a study's name") as caught:
+        studies.valid_name(name)
+    assert str(caught.value).isprintable()
+    with pytest.raises(UsageError):
+        studies.find(name)
+
+
+@pytest.mark.parametrize("name", ["a", "mnist", "fashion_mnist", "v1.2-x", "7", "x" * 100])
+def test_good_names(name: str) -> None:
+    assert studies.valid_name(name) == name
+
+
+@given(st.text() | st.text(alphabet="ab./\\%-_~\0"))
+@settings(max_examples=500)
+def test_whatever_name_is_let_through_stays_in_its_folder(name: str) -> None:
+    try:
+        studies.valid_name(name)
+    except UsageError:
+        return
+    root = Path("/root/folder")
+    assert Path(os.path.normpath(root / name)).parent == root
+    assert Path(os.path.normpath(root / f"{name}.yaml")).parent == root
+    assert name.isascii()
+    assert not name.startswith("-")
+
+
+def test_shipped_studies_are_found_from_any_folder(here: Path) -> None:
+    found = studies.available()
+    assert [study.name for study in found] == SHIPPED
+    for study in found:
+        assert studies.find(study.name) == study.path
+        assert study.path.is_absolute()
+        definition = load_definition(study.path)
+        assert definition.name == definition.dataset.name == study.name
+        assert "MLPs" in study.summary
+        assert not study.summary.startswith(("#", "studies/"))
+
+
+def test_a_wheel_has_its_studies_inside(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "hpo"
+    (package / "_studies").mkdir(parents=True)
+    (package / "_studies" / "one.yaml").write_text("# about one\n")
+    (tmp_path / "site-packages" / "studies").mkdir()  # somebody else's
+    (tmp_path / "site-packages" / "studies" / "two.yaml").write_text("")
+    monkeypatch.setattr(studies, "__file__", str(package / "studies.py"))
+    assert [study.name for study in studies.available()] == ["one"]
+    (package / "_studies" / "one.yaml").unlink()
+    (package / "_studies").rmdir()
+    assert studies.available() == []
+    with pytest.raises(UsageError, match="there are none here"):
+        studies.find("one")
+
+
+def test_the_working_folder_comes_first(here: Path) -> None:
+    (here / "studies").mkdir()
+    mine = here / "studies" / "mnist.yaml"
+    mine.write_text("\n# My own \x1b[31mMNIST\ndataset: {}\n# more\n")
+    (here / "studies" / "bad name.yaml").write_text("")
+    (here / "studies" / "notes.txt").write_text("")
+    (here / "studies" / "folder.yaml").mkdir()
+    assert studies.find("mnist") == Path("studies/mnist.yaml")
+    found = {study.name: study for study in studies.available()}
+    assert list(found) == SHIPPED
+    assert found["mnist"].path == Path("studies/mnist.yaml")
+    assert found["mnist"].summary == "My own [31mMNIST"
+
+
+def test_a_name_does_not_follow_a_link_out_of_the_folder(here: Path) -> None:
+    (here / "secret.yaml").write_text("# secret\n")
+    folder = here / "studies"
+    folder.mkdir()
+    (folder / "out.yaml").symlink_to("../secret.yaml")
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    (folder / "real.yaml").write_text("# real\n")
+    (folder / "within.yaml").symlink_to("real.yaml")
+    for name in ("out", "loop"):
+        with pytest.raises(UsageError, match=f"there is no study `{name}`"):
+            studies.find(name)
+    assert studies.find("within") == Path("studies/within.yaml")
+    names = [study.name for study in studies.available()]
+    assert names == [*SHIPPED, "real", "within"]
+    assert studies.find("studies/out.yaml") == Path("studies/out.yaml")  # a path is one's own
+
+
+def test_paths(here: Path) -> None:
+    (here / "own.yaml").write_text("")
+    (here / "own.YML").write_text("")
+    (here / "plain").write_text("")
+    for path in ("own.yaml", "./own.yaml", str(here / "own.yaml"), "own.YML", "./plain"):
+        assert studies.find(path) == Path(path)
+    for path in ("none.yaml", "no/such", "x\0/y", "/" + "x" * 5000, "\ud800/x"):
+        with pytest.raises(UsageError, match="there is no file"):
+            studies.find(path)
+
+
+def test_an_unknown_name_gets_the_nearest_and_all(here: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        studies.find("Mnits")
+    assert str(caught.value) == (
+        "there is no study `Mnits`; did you mean `mnist`? there are digits, fashion_mnist, mnist"
+    )
+    with pytest.raises(UsageError) as caught:
+        studies.find("zzz")
+    assert str(caught.value) == "there is no study `zzz`; there are digits, fashion_mnist, mnist"
+    assert caught.value.exit_code == 2
+
+
+def test_every_shipped_study_begins_by_saying_what_it_shows() -> None:
+    for file in (Path(hpo.__file__).parent.parent / "studies").glob("*.yaml"):
+        assert file.read_text().startswith(f"# studies/{file.name}: ")
