@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -16,16 +17,26 @@ from hpo.config import MlpConfig
 
 __all__ = ["LayerLayout", "Layout", "NormLayout", "Span", "arrange"]
 
+_Kind = TypeVar("_Kind")
 
-def arrange(configs: Sequence[MlpConfig]) -> list[int]:
-    """The order in which members should lie: those with batch norm first, then by activation.
 
-    So batch norm is one range of columns, and members with one activation are neighbours. The
-    order is stable; a member's result does not depend on it, only the speed does.
+def arrange(configs: Sequence[MlpConfig], streams: Sequence[int]) -> list[int]:
+    """The order in which members should lie: batch norm first, then by stream and activation.
+
+    So batch norm is one range of columns, and members that read one stream or have one activation
+    are neighbours. The order is stable; a member's result does not depend on it, only the speed
+    does.
+
+    Args:
+        streams: for each member, which of the population's batches it reads.
     """
     return sorted(
         range(len(configs)),
-        key=lambda index: (not configs[index].batch_norm, configs[index].activation),
+        key=lambda index: (
+            not configs[index].batch_norm,
+            streams[index],
+            configs[index].activation,
+        ),
     )
 
 
@@ -71,7 +82,8 @@ class LayerLayout:
         inputs_of: each member's columns in the layer below; empty in the first layer.
         runs: activations, each with the range of neighbouring columns that have it.
         weights: each member's matrix, `[units, inputs]`.
-        shared_weight: in the first layer, all of these as one matrix `[width, inputs]`.
+        shared: in the first layer, neighbours that read one stream as one matrix: the stream,
+            their columns, and their weights `[columns, inputs]`.
         bias: of the columns without batch norm.
     """
 
@@ -81,13 +93,16 @@ class LayerLayout:
     inputs_of: dict[int, slice]
     runs: list[tuple[str, slice]]
     weights: dict[int, Span] = field(default_factory=dict)
-    shared_weight: Span | None = None
+    shared: list[tuple[int, slice, Span]] = field(default_factory=list)
     bias: Span | None = None
     norm: NormLayout | None = None
 
 
 class Layout:
     """The plan for some members, in the order given.
+
+    Args:
+        streams: for each member, which of the population's batches it reads.
 
     Attributes:
         layers: the hidden layers, first to last.
@@ -100,7 +115,9 @@ class Layout:
         statistics: likewise among the running statistics.
     """
 
-    def __init__(self, configs: Sequence[MlpConfig], inputs: int, outputs: int) -> None:
+    def __init__(
+        self, configs: Sequence[MlpConfig], inputs: int, outputs: int, streams: Sequence[int]
+    ) -> None:
         self.trained = 0
         self.tracked = 0
         self.parameters: list[dict[str, Span]] = [{} for _ in configs]
@@ -108,7 +125,7 @@ class Layout:
         self.layers: list[LayerLayout] = []
         for depth in range(max((len(config.widths) for config in configs), default=0)):
             self.layers.append(self._columns(configs, depth))
-            self._place(depth, inputs)
+            self._place(depth, inputs, streams)
         self.output_weights = []
         for member, config in enumerate(configs):
             weight = self._trained((outputs, config.widths[-1] if config.widths else inputs))
@@ -134,7 +151,7 @@ class Layout:
             runs=_merge((configs[m].activation, columns) for m, columns in columns_of.items()),
         )
 
-    def _place(self, depth: int, inputs: int) -> None:
+    def _place(self, depth: int, inputs: int, streams: Sequence[int]) -> None:
         layer, prefix, first = self.layers[depth], f"layers.{depth}", self.trained
         for member, columns in layer.columns_of.items():
             below = layer.inputs_of.get(member, slice(0, inputs))
@@ -142,7 +159,10 @@ class Layout:
             layer.weights[member] = self._trained(shape)
             self.parameters[member][f"{prefix}.linear.weight"] = layer.weights[member]
         if depth == 0:
-            layer.shared_weight = Span(first, (layer.width, inputs))
+            for stream, columns in _merge((streams[m], c) for m, c in layer.columns_of.items()):
+                start = first + columns.start * inputs
+                span = Span(start, (columns.stop - columns.start, inputs))
+                layer.shared.append((stream, columns, span))
         plain = {
             m: slice(c.start - layer.normed, c.stop - layer.normed)
             for m, c in layer.columns_of.items()
@@ -180,14 +200,14 @@ class Layout:
         return span
 
 
-def _merge(runs: Iterable[tuple[str, slice]]) -> list[tuple[str, slice]]:
-    """Neighbouring ranges of one name as one range."""
-    merged: list[tuple[str, slice]] = []
-    for name, columns in runs:
-        if merged and merged[-1][0] == name:
-            merged[-1] = (name, slice(merged[-1][1].start, columns.stop))
+def _merge(runs: Iterable[tuple[_Kind, slice]]) -> list[tuple[_Kind, slice]]:
+    """Neighbouring ranges of one kind as one range."""
+    merged: list[tuple[_Kind, slice]] = []
+    for kind, columns in runs:
+        if merged and merged[-1][0] == kind:
+            merged[-1] = (kind, slice(merged[-1][1].start, columns.stop))
         else:
-            merged.append((name, columns))
+            merged.append((kind, columns))
     return merged
 
 

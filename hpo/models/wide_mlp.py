@@ -2,8 +2,8 @@
 
 The hidden units of all members lie next to each other in one tensor `[batch, sum of widths]` a
 layer, so members of any depth and width need no padding. What is per column (batch norm,
-activation, dropout) is done for all of them at once; the first layers are one matrix product,
-because all members read the same batch; the inner products are a member's own. The backward pass
+activation, dropout) is done for all of them at once; the first layers of members that read the
+same batch are one matrix product; the inner products are a member's own. The backward pass
 is written out by hand over buffers that are allocated once: with autograd, half of the time goes
 into allocations and copies.
 
@@ -37,6 +37,8 @@ class WideMlp:
         inputs: features of a row.
         outputs: classes.
         batch: rows of a training batch.
+        streams: for each member, which of the batches given to a pass it reads; by default all
+            read the first.
         dtype: of parameters, gradients and everything by columns.
         operand_dtype: of the operands of matrix products; `bfloat16` keeps the master weights in
             `dtype` and multiplies copies of them.
@@ -55,6 +57,7 @@ class WideMlp:
         *,
         batch: int,
         device: torch.device,
+        streams: Sequence[int] | None = None,
         dtype: torch.dtype = torch.float32,
         operand_dtype: torch.dtype | None = None,
     ) -> None:
@@ -64,7 +67,8 @@ class WideMlp:
         self.device = device
         self.dtype = dtype
         self.operand_dtype = operand_dtype or dtype
-        self._layout = Layout(configs, inputs, outputs)
+        self._streams = list(streams or [0] * len(configs))
+        self._layout = Layout(configs, inputs, outputs, self._streams)
         self.parameters = self._zeros(self._layout.trained)
         self.gradients = self._zeros(self._layout.trained)
         self.statistics = self._zeros(self._layout.tracked)
@@ -79,7 +83,7 @@ class WideMlp:
         ]
         self._logits = self._zeros(batch, len(configs) * outputs)
         self._ones = torch.ones(1, batch, device=device, dtype=dtype)
-        self._features = torch.empty(0)
+        self._features: Sequence[Tensor] = ()
 
     # What a member is made of
 
@@ -107,19 +111,20 @@ class WideMlp:
 
     # Passes
 
-    def forward(self, features: Tensor, fill_mask: FillMask) -> Tensor:
+    def forward(self, features: Sequence[Tensor], fill_mask: FillMask) -> Tensor:
         """A training pass: batch statistics, dropout, and all that `backward` needs is kept.
 
         Args:
-            features: `[batch, inputs]` in the operand dtype.
+            features: a batch of each stream, `[batch, inputs]` in the operand dtype.
             fill_mask: draws the dropout of members that have some.
 
         Returns:
             Logits `[batch, members, outputs]`; overwritten by the next pass.
         """
-        self._features = below = features
+        self._features = features
+        below = features[0]
         for layer in self._layers:
-            self._products(layer, below, layer.pre)
+            self._products(layer, features, below, layer.pre)
             if layer.norm:
                 self._normalise(layer, layer.norm)
             if layer.bias:
@@ -152,7 +157,7 @@ class WideMlp:
                 _multiply(own.t(), layer.operand[:, columns], weight.gradient)
                 _multiply(own, weight.operand, layer.grad[:, columns])
             else:
-                _multiply(own.t(), self._features, weight.gradient)
+                _multiply(own.t(), self._features[self._streams[member]], weight.gradient)
         self._column_sums(flat, self._output_bias.gradient)
         for index in reversed(range(len(self._layers))):
             self._backward_layer(index)
@@ -161,16 +166,17 @@ class WideMlp:
         """A pass for evaluation: running statistics, no dropout, any number of rows.
 
         Args:
-            features: `[rows, inputs]` in the operand dtype.
+            features: `[rows, inputs]` in the operand dtype, the same for every member.
 
         Returns:
             Logits `[rows, members, outputs]`.
         """
         rows = features.shape[0]
+        everywhere = [features] * (max(self._streams) + 1)
         below, operands = features, []
         for layer in self._layers:
             pre = torch.empty(rows, layer.width, device=self.device, dtype=self.dtype)
-            self._products(layer, below, pre)
+            self._products(layer, everywhere, below, pre)
             if layer.norm:
                 scale, shift = layer.norm.folded()
                 normed = pre[:, : layer.normed]
@@ -183,14 +189,17 @@ class WideMlp:
             operands.append(below)
         width = len(self.configs) * self.outputs
         logits = torch.empty(rows, width, device=self.device, dtype=self.dtype)
-        self._output(features, operands, logits)
+        self._output(everywhere, operands, logits)
         return logits.view(rows, -1, self.outputs)
 
     # The steps of a pass
 
-    def _products(self, layer: _Layer, below: Tensor, out: Tensor) -> None:
-        if layer.shared_weight:
-            _multiply(below, layer.shared_weight.operand.t(), out)
+    def _products(
+        self, layer: _Layer, features: Sequence[Tensor], below: Tensor, out: Tensor
+    ) -> None:
+        for stream, columns, weights in layer.shared:
+            _multiply(features[stream], weights.operand.t(), out[:, columns])
+        if layer.shared:
             return
         for member, columns in layer.columns_of.items():
             weight = layer.weights[member].operand
@@ -209,9 +218,9 @@ class WideMlp:
         norm.mean.lerp_(mean[0], NORM_MOMENTUM)
         norm.variance.lerp_(variance[0] * (self.batch / max(self.batch - 1, 1)), NORM_MOMENTUM)
 
-    def _output(self, features: Tensor, hidden: Sequence[Tensor], out: Tensor) -> None:
+    def _output(self, features: Sequence[Tensor], hidden: Sequence[Tensor], out: Tensor) -> None:
         for member, config in enumerate(self.configs):
-            below, depth = features, len(config.widths)
+            below, depth = features[self._streams[member]], len(config.widths)
             if depth:
                 below = hidden[depth - 1][:, self._layers[depth - 1].columns_of[member]]
             weight = self._output_weights[member].operand
@@ -230,8 +239,9 @@ class WideMlp:
         if layer.bias:
             self._column_sums(grad[:, layer.normed :], layer.bias.gradient)
         operand = grad.to(self.operand_dtype)
-        if layer.shared_weight:
-            _multiply(operand.t(), self._features, layer.shared_weight.gradient)
+        for stream, columns, weights in layer.shared:
+            _multiply(operand[:, columns].t(), self._features[stream], weights.gradient)
+        if layer.shared:
             return
         below = self._layers[index - 1]
         for member, columns in layer.columns_of.items():
@@ -314,7 +324,9 @@ class _Layer:
         self.columns_of, self.inputs_of = layout.columns_of, layout.inputs_of
         self.runs = [(ACTIVATIONS[name], columns) for name, columns in layout.runs]
         self.weights = {m: _Parameter(model, span) for m, span in layout.weights.items()}
-        self.shared_weight = layout.shared_weight and _Parameter(model, layout.shared_weight)
+        self.shared = [
+            (stream, columns, _Parameter(model, span)) for stream, columns, span in layout.shared
+        ]
         self.bias = layout.bias and _Parameter(model, layout.bias)
         self.norm = layout.norm and _Norm(model, layout.norm)
         self.pre = model._zeros(model.batch, layout.width)

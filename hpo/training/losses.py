@@ -14,7 +14,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> tuple[Te
 
     Args:
         logits: `[batch, members, classes]`.
-        labels: `[batch]`, class indices.
+        labels: `[batch, members]`, or `[batch, 1]` where all see the same rows; class indices.
         smoothing: `[members]`; the share of the target spread evenly over all classes
             (Szegedy et al. 2016, section 7).
 
@@ -22,7 +22,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> tuple[Te
         The losses `[members]` in nats, and their derivative by the logits, of their shape.
     """
     batch, _, classes = logits.shape
-    targets = functional.one_hot(labels, classes)[:, None].to(logits.dtype)
+    targets = functional.one_hot(labels, classes).to(logits.dtype)
     targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), smoothing[:, None])
     logarithms = torch.log_softmax(logits, -1)
     losses = (targets * logarithms).sum((0, 2)).div_(-batch)

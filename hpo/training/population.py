@@ -1,4 +1,4 @@
-"""A population: members that see the same batches, trained in one pass.
+"""A population: members that see the same batches, or batches in step, trained in one pass.
 
 Members come and go at the end of an epoch. A member's result depends on its config, its seed and
 the epoch of the stream at which it joined; who lies beside it changes the rounding and no more.
@@ -7,15 +7,14 @@ the epoch of the stream at which it joined; who lies beside it changes the round
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hpo.config import TrialConfig
-from hpo.data.augment import Augmentation
-from hpo.data.tensors import ImageTensors, Normalization
+from hpo.data.tensors import ImageTensors
 from hpo.models.layout import arrange
 from hpo.models.mlp import initial_state
 from hpo.models.wide_mlp import WideMlp
@@ -25,8 +24,9 @@ from hpo.training.losses import cross_entropy, score
 from hpo.training.optimizers import Optimizer, build_optimizer
 from hpo.training.schedules import rate_factor
 from hpo.training.streams import Stream, derive_seed
+from hpo.training.task import Task
 
-__all__ = ["Member", "Population", "Stopped", "Task"]
+__all__ = ["Member", "Population", "Stopped"]
 
 _INITIALIZATION, _DROPOUT = 1, 2
 _EVALUATION_ROWS = 2048
@@ -34,27 +34,6 @@ _EVALUATION_ROWS = 2048
 
 class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
     """An epoch was left before its end; its members are no longer of use."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What members learn from, and where.
-
-    Attributes:
-        examples: the training part of a dataset, on the device.
-        classes: how many outputs a network has.
-        normalization: from the rows that are trained on.
-        augmentations: of training batches only.
-        precision: the dtype of the operands of matrix products.
-        dtype: of everything else; float64 serves the tests.
-    """
-
-    examples: ImageTensors
-    classes: int
-    normalization: Normalization
-    augmentations: Sequence[Augmentation] = ()
-    precision: torch.dtype = torch.float32
-    dtype: torch.dtype = torch.float32
 
 
 @dataclass(eq=False)
@@ -66,16 +45,18 @@ class Member:
         config: how it is built and trained.
         seed: of its initialisation and its dropout.
         metric: what its history is judged by.
+        stream: which of its population's streams it reads.
 
     Attributes:
         history: its epochs so far.
-        joined: the epoch of its stream at which it began; None before that.
+        joined: the epoch of its stream after which it began; None before that.
     """
 
     key: int
     config: TrialConfig
     seed: int
     metric: str = "accuracy"
+    stream: int = 0
     history: History = field(init=False)
     optimizer: Optimizer = field(init=False, repr=False)
     joined: int | None = None
@@ -86,20 +67,26 @@ class Member:
 
 
 class Population:
-    """Members side by side on one stream.
+    """Members side by side.
+
+    In a search all of them read one stream; folds, and the seeds of a retrain, have a stream
+    each, all of one batch size.
 
     Args:
         task: the data and the device.
-        stream: the batches that all of them see.
+        streams: the batches that members see.
 
     Attributes:
         members: who trains now.
-        epoch: of the stream; grows by one with every `train_epoch`.
+        epoch: of the streams; grows by one with every `train_epoch`.
+        batches: how many there are in an epoch, the same of every stream.
     """
 
-    def __init__(self, task: Task, stream: Stream) -> None:
+    def __init__(self, task: Task, *streams: Stream) -> None:
         self.task = task
-        self.stream = stream
+        self.streams = streams
+        self.batch_size = streams[0].batch_size
+        self.batches = min(stream.batches for stream in streams)
         self.epoch = 0
         self.members: list[Member] = []
         self._model: WideMlp | None = None
@@ -111,10 +98,10 @@ class Population:
     def add(self, members: Collection[Member]) -> None:
         """Let new members join; they train from the next epoch on.
 
-        A member's config must have the stream's batch size.
+        A member's config must have the streams' batch size.
         """
         for member in members:
-            assert member.config.batch_size == self.stream.batch_size
+            assert member.config.batch_size == self.batch_size
             member.joined = self.epoch
             self._masks[member] = self._new_masks(member)
         if members:
@@ -141,7 +128,7 @@ class Population:
         return [size / sum(sizes) for size in sizes]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
-        """Train every member on one epoch of the stream.
+        """Train every member on one epoch of its stream.
 
         Args:
             stopping: asked before every batch.
@@ -153,16 +140,12 @@ class Population:
             Stopped: `stopping` said so.
         """
         assert self._model is not None
-        task, model = self.task, self._model
+        model = self._model
         smoothing = self._tensor([member.config.label_smoothing for member in self.members])
         total = torch.zeros_like(smoothing)
-        generator = self.stream.augmentation(self.epoch)
-        for index in self.stream.epoch(self.epoch):
+        for features, labels in self._batches():
             if stopping():
                 raise Stopped
-            features, labels = task.examples.batch(
-                index, task.normalization, task.precision, task.augmentations, generator
-            )
             logits = model.forward(features, self._fill_mask)
             losses, gradient = cross_entropy(logits, labels, smoothing)
             total += losses
@@ -171,7 +154,7 @@ class Population:
                 member.optimizer.step(self._rate(member))
             model.parameters_changed()
         self.epoch += 1
-        return total / self.stream.batches
+        return total / self.batches
 
     def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Score every member on some rows, as they are: no augmentation, no dropout.
@@ -222,11 +205,28 @@ class Population:
             records.append(record)
         return records
 
+    def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The epoch's batches: features of each stream, and labels of each member."""
+        task = self.task
+        generators = [stream.augmentation(self.epoch) for stream in self.streams]
+        for indices in zip(*(stream.epoch(self.epoch) for stream in self.streams), strict=False):
+            drawn = [
+                task.examples.batch(
+                    index, task.normalization, task.precision, task.augmentations, generator
+                )
+                for index, generator in zip(indices, generators, strict=True)
+            ]
+            labels = torch.stack([labels for _, labels in drawn], 1)
+            if len(drawn) > 1:
+                labels = labels[:, [member.stream for member in self.members]]
+            yield [features for features, _ in drawn], labels
+
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""
         old = {member: self.state(member) for member in self.members if member in set(members)}
         configs = [member.config.model for member in members]
-        self.members = [members[place] for place in arrange(configs)]
+        order = arrange(configs, [member.stream for member in members])
+        self.members = [members[place] for place in order]
         self._model = None  # frees the old buffers before the new ones are made
         if not members:
             return
@@ -235,8 +235,9 @@ class Population:
             [member.config.model for member in self.members],
             task.examples.features,
             task.classes,
-            batch=self.stream.batch_size,
+            batch=self.batch_size,
             device=task.examples.device,
+            streams=[member.stream for member in self.members],
             dtype=task.dtype,
             operand_dtype=task.precision,
         )
@@ -264,9 +265,7 @@ class Population:
 
     def _rate(self, member: Member) -> float:
         config = member.config
-        factor = rate_factor(
-            config.schedule, member.optimizer.steps, self.stream.batches, config.epochs
-        )
+        factor = rate_factor(config.schedule, member.optimizer.steps, self.batches, config.epochs)
         return config.optimizer.lr * factor
 
     def _tensor(self, values: list[float]) -> Tensor:

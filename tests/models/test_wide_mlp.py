@@ -24,7 +24,7 @@ def mixed_configs() -> list[MlpConfig]:
             depth = 1 + (index + batch_norm) % 3
             widths = tuple(3 + index + 2 * layer for layer in range(depth))
             configs.append(MlpConfig(widths=widths, activation=name, batch_norm=batch_norm))
-    return [configs[index] for index in arrange(configs)]
+    return [configs[index] for index in arrange(configs, [0] * len(configs))]
 
 
 def build(configs: list[MlpConfig], **options: torch.dtype) -> tuple[WideMlp, list[Mlp]]:
@@ -62,7 +62,7 @@ def test_forward_gradients_and_running_statistics_are_those_of_torch() -> None:
     wide, modules = build(configs)
     for seed in range(3):
         features, labels = batch(seed)
-        logits = wide.forward(features, no_mask).clone()
+        logits = wide.forward([features], no_mask).clone()
         wide.backward(grad_of_loss(logits, labels))
         for member, module in enumerate(modules):
             module.zero_grad()
@@ -83,7 +83,7 @@ def test_forward_gradients_and_running_statistics_are_those_of_torch() -> None:
 def test_prediction_uses_running_statistics() -> None:
     wide, modules = build(mixed_configs())
     features, _ = batch(0)
-    wide.forward(features, no_mask)
+    wide.forward([features], no_mask)
     rows = torch.randn(37, INPUTS, dtype=torch.float64)
     logits = wide.predict(rows)
     for member, module in enumerate(modules):
@@ -104,7 +104,7 @@ def test_dropout_is_masked_forward_and_backward(name: str) -> None:
         drawn.append(mask.clone())
 
     features, labels = batch(1)
-    logits = wide.forward(features, fill).clone()
+    logits = wide.forward([features], fill).clone()
     wide.backward(grad_of_loss(logits, labels))
 
     hidden = features
@@ -124,8 +124,8 @@ def test_bfloat16_operands_stay_near_float32() -> None:
     rough, _ = build(configs, dtype=torch.float32, operand_dtype=torch.bfloat16)
     features, labels = batch(2)
     features = features.float()
-    logits = exact.forward(features, no_mask)
-    rough_logits = rough.forward(features.bfloat16(), no_mask)
+    logits = exact.forward([features], no_mask)
+    rough_logits = rough.forward([features.bfloat16()], no_mask)
     torch.testing.assert_close(rough_logits, logits, rtol=0.05, atol=0.05)
     grad = grad_of_loss(logits, labels).float()
     exact.backward(grad)
@@ -141,11 +141,11 @@ def test_columns_of_a_diverged_member_stay_its_own() -> None:
     configs = mixed_configs()
     wide, _ = build(configs)
     features, labels = batch(3)
-    clean = wide.forward(features, no_mask).clone()
+    clean = wide.forward([features], no_mask).clone()
     sick = 2
     for parameter in wide.member_parameters(sick).values():
         parameter.fill_(float("nan"))
-    logits = wide.forward(features, no_mask).clone()
+    logits = wide.forward([features], no_mask).clone()
     wide.backward(grad_of_loss(logits, labels))
     for member in range(len(configs)):
         healthy = all(g.isfinite().all() for g in wide.member_gradients(member).values())
@@ -158,9 +158,42 @@ def test_a_member_moves_from_one_population_to_another_unchanged() -> None:
     configs = mixed_configs()
     wide, _ = build(configs)
     features, _ = batch(4)
-    expected = wide.forward(features, no_mask)[:, 3].clone()
+    expected = wide.forward([features], no_mask)[:, 3].clone()
     alone, _ = build([configs[3]])
     wide2, _ = build(configs)
     alone.load(0, wide2.state(3))
     alone.parameters_changed()
-    torch.testing.assert_close(alone.forward(features, no_mask)[:, 0], expected)
+    torch.testing.assert_close(alone.forward([features], no_mask)[:, 0], expected)
+
+
+def test_members_on_streams_of_their_own_read_their_own_batches() -> None:
+    configs = [
+        MlpConfig(widths=(6, 4), batch_norm=True),
+        MlpConfig(widths=(3,), batch_norm=True),
+        MlpConfig(widths=(5,)),
+        MlpConfig(widths=()),
+    ]
+    streams = [0, 1, 1, 2]
+    wide = WideMlp(
+        configs,
+        INPUTS,
+        OUTPUTS,
+        batch=BATCH,
+        device=torch.device("cpu"),
+        streams=streams,
+        dtype=torch.float64,
+    )
+    _, modules = build(configs)
+    for member, module in enumerate(modules):
+        wide.load(member, module.state_dict())
+    batches = [batch(seed) for seed in range(3)]
+    logits = wide.forward([features for features, _ in batches], no_mask)
+    labels = torch.stack([batches[stream][1] for stream in streams], 1)
+    one_hot = functional.one_hot(labels, OUTPUTS)
+    wide.backward((logits.softmax(-1) - one_hot) / BATCH)
+    for member, module in enumerate(modules):
+        features, own_labels = batches[streams[member]]
+        functional.cross_entropy(module(features), own_labels).backward()
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(wide.member_gradients(member)[name], parameter.grad)
+    assert wide.predict(batches[0][0]).shape == (BATCH, len(configs), OUTPUTS)

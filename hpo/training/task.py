@@ -1,0 +1,80 @@
+"""What networks learn from: a dataset's rows on a device, split and normalised for one study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hpo.data import describe, load_train, split
+from hpo.data.augment import Augmentation, build_augmentations
+from hpo.data.tensors import ImageTensors, Normalization
+from hpo.definition import StudyDefinition
+from hpo.training.devices import pick_device, pick_precision
+
+__all__ = ["Split", "Task", "prepare"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What members learn from, and where.
+
+    Attributes:
+        examples: the training part of a dataset, on the device.
+        classes: how many outputs a network has.
+        normalization: from the rows that are trained on.
+        augmentations: of training batches only.
+        precision: the dtype of the operands of matrix products.
+        dtype: of everything else; float64 serves the tests.
+    """
+
+    examples: ImageTensors
+    classes: int
+    normalization: Normalization
+    augmentations: Sequence[Augmentation] = ()
+    precision: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Split:
+    """A task with its rows by their index in the examples, int64 `[n]` each."""
+
+    task: Task
+    training: Tensor
+    validation: Tensor
+
+
+def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) -> Split:
+    """Load a study's training data and split it by the study's seed.
+
+    Args:
+        with_validation_rows: for the last retrain: the validation rows are trained on as well,
+            and the normalisation is theirs too.
+
+    Raises:
+        DataError: the dataset cannot be had.
+        UsageError: it is unknown, or the split or the device cannot be served.
+    """
+    device = pick_device(definition.training.device)
+    dataset = definition.dataset
+    rows = load_train(dataset.name)
+    training, validation = (
+        torch.from_numpy(part)
+        for part in split(len(rows), dataset.validation, definition.search.seed)
+    )
+    if with_validation_rows:
+        training = torch.cat([training, validation])
+    examples = ImageTensors(rows, device)
+    task = Task(
+        examples=examples,
+        classes=describe(dataset.name).classes,
+        normalization=examples.normalization(training),
+        augmentations=build_augmentations(
+            [(step.name, step.settings.model_dump()) for step in dataset.augment]
+        ),
+        precision=pick_precision(definition.training.precision, device),
+    )
+    return Split(task, training, validation)
