@@ -1,0 +1,130 @@
+"""Options that several commands share, so that they read and behave alike everywhere.
+
+A command's module offers `register(app)`, which adds its commands; `app.py` calls it. `--debug`,
+`--verbose` and `--quiet` belong to `hpo` itself and may stand anywhere on the command line.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "BROKEN_PIPE",
+    "DATA_PANEL",
+    "DEFAULT_STORAGE",
+    "MACHINE_PANEL",
+    "RESULTS_PANEL",
+    "SEARCH_PANEL",
+    "Format",
+    "OutputFormat",
+    "Overrides",
+    "StorageUrl",
+    "StudyFilter",
+    "StudyName",
+    "TextFormat",
+    "TextOutputFormat",
+    "storage_url",
+    "study_name",
+]
+
+SEARCH_PANEL = "Search"
+RESULTS_PANEL = "Look at results"
+DATA_PANEL = "Studies and data"
+MACHINE_PANEL = "This machine"
+
+DEFAULT_STORAGE = "sqlite:///hpo.db"
+"""The database of whoever names none: a file in the working folder."""
+
+
+BROKEN_PIPE = 141
+"""The exit code of a program whose reader has gone (`hpo trials | head -1`): 128 + SIGPIPE."""
+
+
+class Format(StrEnum):
+    """How a command writes its result to stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class TextFormat(StrEnum):
+    """How a command writes what does not fit into the rows of a CSV file."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputFormat = Annotated[
+    Format,
+    typer.Option("--format", help="What to write to stdout: a table for people, or JSON or CSV."),
+]
+
+TextOutputFormat = Annotated[
+    TextFormat,
+    typer.Option("--format", help="What to write to stdout: a table for people, or JSON."),
+]
+
+StudyName = Annotated[
+    str,
+    typer.Option(
+        "--study",
+        metavar="NAME|PATH",
+        help="The study: its name, or the path of a study file.",
+        show_default=False,
+    ),
+]
+
+StudyFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--study",
+        metavar="NAME|PATH",
+        help="One study: its name, or the path of its file. All of the database if left out.",
+        show_default=False,
+    ),
+]
+
+# No default of Typer's: the help would show what the environment holds, password and all.
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="HPO_STORAGE",
+        metavar="URL",
+        help=f"The study database; {DEFAULT_STORAGE} if left out. A URL with a password belongs "
+        "into the environment variable, where other users of the machine cannot read it.",
+        show_default=False,
+    ),
+]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a key of the study file, such as training.epochs=3; may be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def storage_url(given: str | None) -> str:
+    """The database's URL: of the option, else of HPO_STORAGE (Typer reads it), else the file."""
+    return given or DEFAULT_STORAGE
+
+
+def study_name(name_or_path: str) -> str:
+    """What a study is called in the database, from what `--study` says.
+
+    Raises:
+        UsageError: this cannot be a name, or there is no such file.
+    """
+    from hpo import studies
+
+    if "/" in name_or_path or name_or_path.lower().endswith((".yaml", ".yml")):
+        return studies.valid_name(studies.find(name_or_path).stem)
+    return studies.valid_name(name_or_path)
