@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import optuna
@@ -55,12 +54,7 @@ class Storage:
     def __enter__(self) -> Storage:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -261,9 +255,8 @@ def _engine_options(address: Address) -> dict[str, Any]:
         "tcp_user_timeout": 30_000,
         "application_name": "hpo",
     }
-    kept = {key: value for key, value in defaults.items() if key not in address.options}
     return {
-        "connect_args": {**kept, **address.secrets},
+        "connect_args": {**defaults, **address.options},
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -28,6 +28,7 @@ from hpo.definition import StudyDefinition, valid_name
 from hpo.definition.problems import nearest
 from hpo.definition.schema import AshaSettings, MedianSettings, TpeSettings
 from hpo.errors import UsageError
+from hpo.search.asha import AshaPruner
 from hpo.search.ledger import Slot, SlotRow
 from hpo.search.storage import Storage
 
@@ -163,16 +164,10 @@ def build_sampler(
 
 
 def build_pruner(definition: StudyDefinition) -> BasePruner:
-    """The definition's pruner; a report's step is the number of epochs that are done, from 1.
-
-    ASHA follows Li et al. (2020): at epochs min, min * reduction, ... the best 1 in `reduction`
-    of all trials that came so far go on; nobody waits for anybody.
-    """
+    """The definition's pruner; a report's step is the number of epochs that are done, from 1."""
     settings = definition.search.pruner.settings
     if isinstance(settings, AshaSettings):
-        return SuccessiveHalvingPruner(
-            min_resource=settings.min_epochs, reduction_factor=settings.reduction
-        )
+        return AshaPruner(settings.min_epochs, settings.reduction)
     if isinstance(settings, MedianSettings):
         return MedianPruner(
             n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_epochs

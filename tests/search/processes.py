@@ -1,0 +1,115 @@
+"""What the tests run in processes of their own: `processes.py ACTION COUNT ARGUMENTS...`.
+
+COUNT processes are forked once everything is imported, also what Optuna and SQLAlchemy import
+when a database is first opened, and start at the same moment. Each prints
+one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from hpo.definition import load_definition
+from hpo.search.ledger import holder_name
+from hpo.search.storage import open_storage
+from hpo.search.study import create_or_resume
+
+
+def say(what: object) -> None:
+    """Print a line at once and as one, so that those of several processes do not mix."""
+    os.write(1, f"{json.dumps(what)}\n".encode())
+
+
+def open_database(url: str) -> str:
+    """Open, and set up where nobody has."""
+    with open_storage(url) as storage:
+        return storage.optuna.__class__.__name__
+
+
+def claim(url: str, study_id: str, lease: str) -> list[int]:
+    """Claim and finish one slot after another until none is left; returns their ids."""
+    holder = holder_name()
+    mine = []
+    with open_storage(url) as storage:
+        while slots := storage.ledger.claim(int(study_id), holder, 1, float(lease)):
+            for slot in slots:
+                slot = storage.ledger.assign(slot, slot.id * 1000)
+                storage.ledger.renew(holder, float(lease))
+                storage.ledger.finish(slot)
+                mine.append(slot.id)
+    return mine
+
+
+def hold(url: str, study_id: str, lease: str) -> None:
+    """Claim a slot, bind a trial to it, say so, and wait for the end."""
+    storage = open_storage(url)
+    [slot] = storage.ledger.claim(int(study_id), holder_name(), 1, float(lease))
+    storage.ledger.assign(slot, 77)
+    say(slot.id)
+    time.sleep(600)
+
+
+def create(url: str, file: str) -> int:
+    """Create or resume the study of a file; returns its id."""
+    definition = load_definition(Path(file))
+    with open_storage(url) as storage:
+        return create_or_resume(storage, definition, definition.name)._study_id
+
+
+def tell(url: str, study: str, trials: str) -> list[bool]:
+    """Tell trials 0, 1, ... this process's id as their value; returns which were taken."""
+    with open_storage(url) as storage:
+        loaded = optuna.load_study(study_name=study, storage=storage.optuna)
+        taken = []
+        for number in range(int(trials)):
+            try:
+                loaded.tell(number, values=float(os.getpid()), state=TrialState.COMPLETE)
+            except (ValueError, UpdateFinishedTrialError):
+                taken.append(False)
+            else:
+                taken.append(True)
+    return taken
+
+
+def budget(url: str, study_id: str, slots: str) -> int:
+    """Set a study's budget."""
+    with open_storage(url) as storage:
+        return storage.ledger.set_budget(int(study_id), int(slots))
+
+
+ACTIONS: dict[str, Callable[..., Any]] = {
+    action.__name__: action for action in (open_database, claim, hold, create, tell, budget)
+}
+
+
+def main(action: str, count: str, *arguments: str) -> int:
+    """Fork, let all start at once, and wait; 0 if every process ended well."""
+    with tempfile.TemporaryDirectory() as folder:
+        open_storage(f"sqlite:///{folder}/warm.db").close()
+    reading, writing = os.pipe()
+    children = []
+    for _ in range(int(count)):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            say(ACTIONS[action](*arguments))
+            return 0
+        children.append(child)
+    os.close(writing)
+    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
