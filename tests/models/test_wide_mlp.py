@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
 from hpo.config import MlpConfig
 from hpo.models.activations import ACTIVATIONS
-from hpo.models.layout import arrange
-from hpo.models.mlp import Mlp, initial_state
+from hpo.models.layout import Layout, arrange
+from hpo.models.mlp import HiddenLayer, Mlp, initial_state
 from hpo.models.wide_mlp import WideMlp
 
 INPUTS, OUTPUTS, BATCH = 11, 5, 16
@@ -27,9 +29,21 @@ def mixed_configs() -> list[MlpConfig]:
     return [configs[index] for index in arrange(configs, [0] * len(configs))]
 
 
-def build(configs: list[MlpConfig], **options: torch.dtype) -> tuple[WideMlp, list[Mlp]]:
-    options = {"dtype": torch.float64, **options}
-    wide = WideMlp(configs, INPUTS, OUTPUTS, batch=BATCH, device=torch.device("cpu"), **options)
+def build(
+    configs: list[MlpConfig],
+    *,
+    dtype: torch.dtype = torch.float64,
+    operand_dtype: torch.dtype | None = None,
+) -> tuple[WideMlp, list[Mlp]]:
+    wide = WideMlp(
+        configs,
+        INPUTS,
+        OUTPUTS,
+        batch=BATCH,
+        device=torch.device("cpu"),
+        dtype=dtype,
+        operand_dtype=operand_dtype,
+    )
     modules = []
     for member, config in enumerate(configs):
         generator = torch.Generator().manual_seed(member)
@@ -67,7 +81,7 @@ def test_forward_gradients_and_running_statistics_are_those_of_torch() -> None:
         for member, module in enumerate(modules):
             module.zero_grad()
             expected = module(features)
-            functional.cross_entropy(expected, labels).backward()
+            torch.autograd.backward(functional.cross_entropy(expected, labels))
             torch.testing.assert_close(logits[:, member], expected)
             gradients = wide.member_gradients(member)
             named = dict(module.named_parameters())
@@ -109,9 +123,10 @@ def test_dropout_is_masked_forward_and_backward(name: str) -> None:
 
     hidden = features
     for layer, mask in zip(modules[0].layers, drawn, strict=True):
+        assert isinstance(layer, HiddenLayer)
         hidden = layer.activation(layer.norm(layer.linear(hidden))) * mask
     expected = modules[0].output(hidden)
-    functional.cross_entropy(expected, labels).backward()
+    torch.autograd.backward(functional.cross_entropy(expected, labels))
     torch.testing.assert_close(logits[:, 0], expected)
     torch.testing.assert_close(logits[:, 1], modules[1](features))
     for parameter_name, parameter in modules[0].named_parameters():
@@ -193,7 +208,124 @@ def test_members_on_streams_of_their_own_read_their_own_batches() -> None:
     wide.backward((logits.softmax(-1) - one_hot) / BATCH)
     for member, module in enumerate(modules):
         features, own_labels = batches[streams[member]]
-        functional.cross_entropy(module(features), own_labels).backward()
+        torch.autograd.backward(functional.cross_entropy(module(features), own_labels))
         for name, parameter in module.named_parameters():
             torch.testing.assert_close(wide.member_gradients(member)[name], parameter.grad)
     assert wide.predict(batches[0][0]).shape == (BATCH, len(configs), OUTPUTS)
+
+
+CONFIGS = st.builds(
+    MlpConfig,
+    widths=st.lists(st.integers(1, 40), max_size=4).map(tuple),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    batch_norm=st.booleans(),
+    initialization=st.sampled_from(["he", "xavier", "lecun"]),
+)
+MEMBERS = st.lists(st.tuples(CONFIGS, st.integers(0, 2)), min_size=1, max_size=7)
+
+
+@settings(deadline=None, max_examples=60)
+@given(members=MEMBERS, rows=st.integers(2, 24), outputs=st.integers(2, 6))
+def test_any_mix_on_any_streams_is_that_of_torch(
+    members: list[tuple[MlpConfig, int]], rows: int, outputs: int
+) -> None:
+    """One step of plain gradient descent, so that the second pass meets other numbers."""
+    order = arrange([config for config, _ in members], [stream for _, stream in members])
+    configs = [members[place][0] for place in order]
+    streams = [members[place][1] for place in order]
+    wide = WideMlp(
+        configs,
+        INPUTS,
+        outputs,
+        batch=rows,
+        device=torch.device("cpu"),
+        streams=streams,
+        dtype=torch.float64,
+    )
+    modules = []
+    for member, config in enumerate(configs):
+        module = Mlp(config, INPUTS, outputs).double()
+        wide.load(member, module.state_dict())
+        modules.append(module)
+    generator = torch.Generator().manual_seed(rows)
+    for _ in range(2):
+        wide.parameters_changed()
+        features = [
+            torch.randn(rows, INPUTS, generator=generator, dtype=torch.float64) for _ in range(3)
+        ]
+        weight = torch.randn(rows, len(configs), outputs, generator=generator, dtype=torch.float64)
+        logits = wide.forward(features, no_mask).clone()
+        wide.backward(weight)
+        for member, module in enumerate(modules):
+            expected = module(features[streams[member]])
+            torch.testing.assert_close(logits[:, member], expected, rtol=1e-7, atol=1e-8)
+            names, parameters = zip(*module.named_parameters(), strict=True)
+            found = torch.autograd.grad((expected * weight[:, member]).sum(), parameters)
+            for name, parameter, gradient in zip(names, parameters, found, strict=True):
+                # Two rows apart by little make batch norm steep: errors grow with its slope.
+                torch.testing.assert_close(
+                    wide.member_gradients(member)[name], gradient, rtol=1e-6, atol=1e-7
+                )
+                with torch.no_grad():
+                    parameter -= 0.01 * gradient
+                wide.member_parameters(member)[name].copy_(parameter.detach())
+
+
+def test_wide_layers_with_bfloat16_operands_follow_float32_over_steps() -> None:
+    """At widths that a search uses; the master weights keep what bfloat16 would round away."""
+    config = MlpConfig(widths=(256, 128), batch_norm=True)
+    plain = MlpConfig(widths=(192,), activation="gelu")
+    exact, _ = build([config, plain], dtype=torch.float32)
+    rough, _ = build([config, plain], dtype=torch.float32, operand_dtype=torch.bfloat16)
+    start = exact.parameters.clone()
+    for seed in range(20):
+        features, labels = batch(seed)
+        for wide, operand in ((exact, features.float()), (rough, features.bfloat16())):
+            logits = wide.forward([operand], no_mask)
+            wide.backward(grad_of_loss(logits, labels).float())
+            # 1e-4 of a weight near 1 is below bfloat16's spacing of 0.0078.
+            wide.parameters.sub_(wide.gradients, alpha=1e-3)
+            wide.parameters_changed()
+    moved = (exact.parameters - start).norm()
+    assert (rough.parameters - exact.parameters).norm() < 0.15 * moved
+    assert rough.parameters.dtype == torch.float32
+    assert rough.state(0)["output.weight"].dtype == torch.float32
+
+
+def test_arranged_members_make_few_runs() -> None:
+    """Batch norm lies first, and members of one stream and activation are neighbours."""
+    names = ["relu", "gelu", "silu"]
+    configs = [
+        MlpConfig(widths=(4,), activation=names[index % 3], batch_norm=index % 2 == 0)
+        for index in range(24)
+    ]
+    streams = [index % 4 // 2 for index in range(24)]
+    order = arrange(configs, streams)
+    assert sorted(order) == list(range(24))
+    keys = [(not configs[i].batch_norm, streams[i], configs[i].activation) for i in order]
+    assert keys == sorted(keys)
+    equal = [i for i in order if keys[order.index(i)] == keys[0]]
+    assert equal == sorted(equal)
+    arranged = [configs[i] for i in order]
+    layout = Layout(arranged, INPUTS, OUTPUTS, [streams[i] for i in order])
+    assert layout.layers[0].normed == 12 * 4
+    assert len(layout.layers[0].shared) == 4
+    assert len(layout.layers[0].runs) <= 12
+    spans = [span for own in layout.parameters for span in own.values()]
+    covered = sorted(place for s in spans for place in range(s.start, s.start + s.size))
+    assert covered == list(range(layout.trained))  # every number has one owner
+
+
+def test_predicting_leaves_a_training_pass_as_it_is() -> None:
+    """Evaluation between a forward pass and its backward pass must not touch the buffers."""
+    wide, _ = build(mixed_configs())
+    features, labels = batch(5)
+    grad = grad_of_loss(wide.forward([features], no_mask).clone(), labels)
+    wide.backward(grad)
+    expected, statistics = wide.gradients.clone(), wide.statistics.clone()
+    wide2, _ = build(mixed_configs())
+    wide2.forward([features], no_mask)
+    wide2.predict(torch.randn(BATCH, INPUTS, dtype=torch.float64))
+    wide2.backward(grad)
+    assert torch.equal(wide2.gradients, expected)
+    assert torch.equal(wide2.statistics, statistics)

@@ -1,0 +1,93 @@
+"""Dropout masks: the right share of zeros, unbiased, and bytes that are all alike."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hpo.training.dropout import DropoutMasks
+
+
+def masks(probability: float, seed: int = 0) -> DropoutMasks:
+    return DropoutMasks(probability, torch.Generator().manual_seed(seed))
+
+
+def filled(source: DropoutMasks, *shape: int) -> Tensor:
+    mask = torch.full(shape, math.nan)
+    source.fill(mask)
+    return mask
+
+
+def within(count: float, n: int, probability: float) -> bool:
+    """Five standard deviations: a fixed seed never leaves them by chance."""
+    return abs(count - n * probability) <= 5 * math.sqrt(n * probability * (1 - probability)) + 1
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.05, 0.1, 0.3, 0.5, 0.6, 0.9, 0.99])
+def test_share_of_zeros_and_scale(probability: float) -> None:
+    rate = round(probability * 256) / 256
+    mask = filled(masks(probability), 1000, 320)
+    zeros = int((mask == 0).sum())
+    assert within(zeros, mask.numel(), rate)
+    kept = mask[mask != 0]
+    assert torch.equal(kept, torch.full_like(kept, 1 / (1 - rate)))
+    spread = math.sqrt(rate / (1 - rate) / mask.numel())
+    assert abs(float(mask.double().mean()) - 1) <= 5 * spread + 1e-6
+
+
+def test_every_lane_of_the_random_words_is_uniform() -> None:
+    """One byte in eight would be half as random if draws left the sign bit out."""
+    for probability in (0.25, 0.5, 0.75):
+        lanes = filled(masks(probability, seed=1), 8000, 8)
+        for lane in range(8):
+            assert within(int((lanes[:, lane] == 0).sum()), 8000, probability)
+
+
+def test_every_level_is_drawn_equally_in_every_lane() -> None:
+    """Thresholds k and k + 1 differ by the level k; same seed, same bytes."""
+    for level in (0, 1, 127, 128, 254):
+        low = filled(masks(level / 256, seed=2), 40000, 8) == 0
+        high = filled(masks((level + 1) / 256, seed=2), 40000, 8) == 0
+        assert not (low & ~high).any()
+        exactly = high & ~low
+        for lane in range(8):
+            assert within(int(exactly[:, lane].sum()), 40000, 1 / 256)
+
+
+def test_columns_of_a_wider_mask_are_filled_and_the_others_left() -> None:
+    wide = torch.full((64, 30), 7.0)
+    source = masks(0.5)
+    source.fill(wide[:, 4:15])
+    inside = wide[:, 4:15]
+    assert set(inside.flatten().tolist()) == {0.0, 2.0}
+    assert (wide[:, :4] == 7).all()
+    assert (wide[:, 15:] == 7).all()
+    assert torch.equal(inside, filled(masks(0.5), 64, 11))
+
+
+def test_a_probability_near_one_keeps_somebody() -> None:
+    mask = filled(masks(0.999), 256, 256)
+    kept = mask[mask != 0]
+    assert within(len(kept), mask.numel(), 1 / 256)
+    assert (kept == 256).all()
+
+
+def test_masks_follow_from_the_generator_alone() -> None:
+    first, second = masks(0.4, seed=5), masks(0.4, seed=5)
+    sizes = [(10, 10), (3, 7), (50, 20), (10, 10)]
+    drawn = [filled(first, *size) for size in sizes]
+    torch.rand(10)
+    for size, expected in zip(sizes, drawn, strict=True):
+        assert torch.equal(filled(second, *size), expected)
+    assert not torch.equal(drawn[0], drawn[3])
+    assert not torch.equal(filled(masks(0.4, seed=6), 10, 10), drawn[0])
+
+
+def test_float64_masks() -> None:
+    mask = torch.empty(10, 10, dtype=torch.float64)
+    masks(0.3).fill(mask)
+    rate = 77 / 256
+    assert set(mask.flatten().tolist()) == {0.0, 1 / (1 - rate)}
