@@ -1,4 +1,201 @@
+"""`hpo status`, `hpo trials` and `hpo best`: what the database holds."""
+
 from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from hpo.cli.options import (
+    RESULTS_PANEL,
+    Format,
+    OutputFormat,
+    StorageUrl,
+    StudyFilter,
+    StudyName,
+    storage_url,
+    study_name,
+)
+from hpo.errors import HpoError
+
+if TYPE_CHECKING:
+    from hpo.search.records import TrialRecord
+    from hpo.search.status import StudyStatus
+
+__all__ = ["register"]
+
+_COUNTS = ["finished", "complete", "pruned", "failed", "running", "waiting"]
+_STATUS = ["study", "budget", *_COUNTS, "best_trial", "best_value", "best_params"]
+_TIMES = ["train_seconds", "total_seconds"]
+_TRIAL = ["number", "state", "value", "params", "epochs", *_TIMES, "worker", "device", "reason"]
+_TRIAL_TABLE = ["number", "state", "value", "epochs", "train_seconds", "params", "reason"]
+_RUN = ["epochs", "best_epoch", "seed", *_TIMES]
+_PLACE = ["worker", "device", "precision", "stream", "joined"]
+_BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE]
+
+
+class State(StrEnum):
+    """A trial's state."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+
+class Order(StrEnum):
+    """What trials are sorted by."""
+
+    NUMBER = "number"
+    VALUE = "value"
+
+
 def register(app: typer.Typer) -> None:
-    pass
+    """Add the commands of this module."""
+    for command in (status, trials, best):
+        app.command(rich_help_panel=RESULTS_PANEL)(command)
+
+
+def status(
+    study: StudyFilter = None,
+    storage: StorageUrl = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """How far studies are: their budget, their trials by state, the best so far.
+
+    finished = complete + pruned + failed. A trial that was begun and that no worker holds now is
+    waiting: the next hpo optimize takes it over. The JSON is an object with --study, a list
+    without.
+    """
+    from hpo.cli import rendering
+    from hpo.search.status import read_status, read_statuses
+    from hpo.search.storage import open_storage
+
+    name = None if study is None else study_name(study)
+    with open_storage(storage_url(storage), must_exist=True) as opened:
+        found = read_statuses(opened) if name is None else [read_status(opened, name)]
+    rows = [_status_row(one) for one in found]
+    if output is Format.JSON:
+        rendering.write_json(rows if name is None else rows[0])
+    elif output is Format.CSV:
+        flat, spread = rendering.flatten(rows, "best_params", "best_param")
+        rendering.write_csv(flat, [*_STATUS[:-1], *spread])
+    elif name is None:
+        rendering.write_rows(rows, _STATUS[:-1], "there is no study of hpo's here yet")
+    else:
+        rendering.write_record(rows[0], _STATUS)
+
+
+def trials(
+    study: StudyName,
+    state: Annotated[
+        list[State] | None,
+        typer.Option("--state", help="Only trials in this state; may be repeated."),
+    ] = None,
+    sort: Annotated[
+        Order, typer.Option("--sort", help="By number, or by value with the best first.")
+    ] = Order.NUMBER,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="At most so many, after sorting.", show_default=False),
+    ] = None,
+    storage: StorageUrl = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """The trials of a study: parameters, values, time, and why each ended.
+
+    The value is that of the trial's best epoch, also where it was pruned. train_seconds is
+    training alone; total_seconds counts everything from the draw to the result.
+    """
+    from hpo.cli import rendering
+    from hpo.search.status import read_trials
+    from hpo.search.storage import open_storage
+
+    name = study_name(study)
+    with open_storage(storage_url(storage), must_exist=True) as opened:
+        found, maximize = read_trials(opened, name)
+    if sort is Order.VALUE:
+        found.sort(key=lambda trial: _rank(trial, maximize=maximize))
+    chosen = [trial for trial in found if not state or trial.state in state]
+    rows = [_trial_row(trial) for trial in chosen[:limit]]
+    if output is Format.JSON:
+        rendering.write_json(rows)
+    elif output is Format.CSV:
+        flat, spread = rendering.flatten(rows, "params", "param")
+        at = _TRIAL.index("params")
+        rendering.write_csv(flat, [*_TRIAL[:at], *spread, *_TRIAL[at + 1 :]])
+    else:
+        rendering.write_rows(rows, _TRIAL_TABLE, "there is no such trial")
+
+
+def best(
+    study: StudyName,
+    storage: StorageUrl = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """The best complete trial of a study: its value, parameters and whole configuration.
+
+    The value was chosen as the best of many and flatters; hpo retrain-best tells what it is
+    worth.
+    """
+    from hpo.cli import rendering
+    from hpo.search.status import best_trial, read_trials
+    from hpo.search.storage import open_storage
+    from hpo.search.study import load
+
+    name = study_name(study)
+    with open_storage(storage_url(storage), must_exist=True) as opened:
+        found, maximize = read_trials(opened, name)
+        metric = load(opened, name)[1].search.metric
+    winner = best_trial(found, maximize=maximize)
+    if winner is None:
+        raise HpoError(
+            f"study `{name}` has no complete trial yet; "
+            f"hpo status --study {name} shows how far it is"
+        )
+    row = _best_row(name, metric, winner)
+    if output is Format.JSON:
+        rendering.write_json(row)
+    elif output is Format.CSV:
+        flat, spread = rendering.flatten([row], "params", "param")
+        columns = [column for column in _BEST if column not in ("params", "config")]
+        rendering.write_csv(flat, [*columns, *spread])
+    else:
+        rendering.write_record(row, [column for column in _BEST if column != "config"])
+
+
+def _status_row(found: StudyStatus) -> dict[str, Any]:
+    best = found.best
+    return {
+        **{key: getattr(found, key) for key in _STATUS[:-3]},
+        "best_trial": best and best.number,
+        "best_value": best and best.value,
+        "best_params": best and best.params,
+    }
+
+
+def _trial_row(trial: TrialRecord) -> dict[str, Any]:
+    noted = {**trial.origin, **trial.outcome}
+    row = {key: noted.get(key) for key in _TRIAL}
+    return {**row, **{key: getattr(trial, key) for key in ("number", "state", "value", "params")}}
+
+
+def _best_row(study: str, metric: str, trial: TrialRecord) -> dict[str, Any]:
+    noted = {**trial.origin, **trial.outcome}
+    return {
+        **{key: noted.get(key) for key in _BEST},
+        "study": study,
+        "number": trial.number,
+        "value": trial.value,
+        "metric": metric,
+        "params": trial.params,
+        "config": trial.config and trial.config.to_dict(),
+    }
+
+
+def _rank(trial: TrialRecord, *, maximize: bool) -> tuple[bool, float, int]:
+    """Best value first, no value last, equals by number."""
+    value = trial.value or 0.0
+    return trial.value is None, -value if maximize else value, trial.number
