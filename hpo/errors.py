@@ -72,7 +72,7 @@ class FileError(HpoError):
     exit_code = 74
 
 
-class Interrupted(HpoError):
+class Interrupted(HpoError):  # noqa: N818 - it is no fault
     """Stopped by a signal; what was in progress has been handed back.
 
     Args:

@@ -13,7 +13,7 @@ loading.py    all of it in order
 
 from __future__ import annotations
 
-from hpo.definition.loading import json_schema, load_definition
+from hpo.definition.loading import change_definition, json_schema, load_definition
 from hpo.definition.networks import ACTIVATIONS, INITIALIZATIONS
 from hpo.definition.ranges import Choice, FloatRange, IntRange, Range
 from hpo.definition.schema import StudyDefinition
@@ -27,6 +27,7 @@ __all__ = [
     "IntRange",
     "Range",
     "StudyDefinition",
+    "change_definition",
     "json_schema",
     "load_definition",
     "valid_name",

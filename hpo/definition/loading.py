@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hpo.definition.source import REFUSED, Parsed, parse, read_text
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
 
-__all__ = ["json_schema", "load_definition"]
+__all__ = ["change_definition", "json_schema", "load_definition"]
 
 
 def load_definition(
@@ -33,20 +34,22 @@ def load_definition(
         UsageError: `name` cannot be a name.
     """
     parsed = parse(read_text(path))
-    if name is None:
-        name = _name_from(path, parsed)
-    else:
-        valid_name(name)
-    if not parsed.broken:
-        _overrides.apply(parsed, overrides)
-    problems = list(parsed.problems)
-    definition = None
-    if not parsed.broken:
-        definition, found = _check(parsed, name)
-        problems += found
-    if problems or definition is None:
-        raise DefinitionError(render(problems, parsed.places, str(path)))
-    return definition
+    name = _name_from(path, parsed) if name is None else valid_name(name)
+    return _finish(parsed, overrides, name, str(path))
+
+
+def change_definition(
+    definition: StudyDefinition, overrides: Sequence[str] = (), *, name: str | None = None
+) -> StudyDefinition:
+    """A definition that has no file, such as a stored one, with overrides and another name.
+
+    Raises:
+        DefinitionError, UsageError: as `load_definition` has them.
+    """
+    data = json.loads(definition.to_json())
+    own_name = data.pop("name")
+    name = own_name if name is None else valid_name(name)
+    return _finish(parse(json.dumps(data)), overrides, name, f"study {own_name}")
 
 
 def json_schema() -> dict[str, Any]:
@@ -58,6 +61,19 @@ def json_schema() -> dict[str, Any]:
     schema["required"].remove("name")
     without_null: dict[str, Any] = _without_null(schema)
     return without_null
+
+
+def _finish(parsed: Parsed, overrides: Sequence[str], name: str, source: str) -> StudyDefinition:
+    if not parsed.broken:
+        _overrides.apply(parsed, overrides)
+    problems = list(parsed.problems)
+    definition = None
+    if not parsed.broken:
+        definition, found = _check(parsed, name)
+        problems += found
+    if problems or definition is None:
+        raise DefinitionError(render(problems, parsed.places, source))
+    return definition
 
 
 def _without_null(schema: Any) -> Any:

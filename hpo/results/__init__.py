@@ -1,0 +1,1 @@
+"""What comes after the search: finalists, the winner, its retrain, the artifact."""

@@ -1,0 +1,1 @@
+"""The search: the only rooms that know Optuna."""

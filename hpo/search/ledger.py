@@ -62,6 +62,13 @@ class SlotRow:
     expires_in: float | None
     done: bool
 
+    @property
+    def live(self) -> bool:
+        """Whether somebody holds it whose lease runs, and who did not die on this machine."""
+        if self.done or self.holder is None or is_gone(self.holder):
+            return False
+        return (self.expires_in or 0.0) > 0.0
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -225,7 +232,7 @@ class Ledger:
         """How the study's budget stands now."""
         rows = self.slots(study_id)
         done = sum(row.done for row in rows)
-        held = sum(_is_live(row) for row in rows)
+        held = sum(row.live for row in rows)
         return Counts(len(rows), done, held, len(rows) - done - held)
 
     def next_expiry(self, study_id: int, holder: str) -> float | None:
@@ -236,7 +243,7 @@ class Ledger:
         others = [row for row in self.slots(study_id) if not row.done and row.holder != holder]
         if not others:
             return None
-        return min(row.expires_in or 0.0 if _is_live(row) else 0.0 for row in others)
+        return min(row.expires_in or 0.0 if row.live else 0.0 for row in others)
 
     def slots(self, study_id: int) -> list[SlotRow]:
         """Every slot of a study, by number."""
@@ -389,12 +396,3 @@ def _gone_holders(connection: Connection, study_id: int) -> list[str]:
         .distinct()
     )
     return [holder for holder in connection.scalars(query) if holder and is_gone(holder)]
-
-
-def _is_live(row: SlotRow) -> bool:
-    return (
-        not row.done
-        and row.holder is not None
-        and (row.expires_in or 0.0) > 0.0
-        and not is_gone(row.holder)
-    )

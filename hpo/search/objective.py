@@ -230,9 +230,9 @@ class SearchCrew:
     def _copy(self, entry: _Entry, twin: FrozenTrial) -> None:
         """Give a trial the outcome of its twin, which was trained already."""
         records.write_origin(entry.trial, entry.member.config, entry.origin)
-        for step, value in twin.intermediate_values.items():
-            if step not in entry.reported:
-                entry.trial.report(value, step)
+        for epoch, reported in twin.intermediate_values.items():
+            if epoch not in entry.reported:
+                entry.trial.report(reported, epoch)
         outcome = {
             "twin": twin.number,
             "epochs": 0,

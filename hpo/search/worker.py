@@ -15,7 +15,7 @@ from hpo.search.storage import Storage
 from hpo.training.fit import fit
 from hpo.training.footprint import default_capacity, memory_limit
 from hpo.training.population import Stopped
-from hpo.training.task import Split, prepare
+from hpo.training.task import Split
 
 __all__ = ["DEFAULT_LEASE", "WorkerOptions", "run_worker"]
 
@@ -40,6 +40,7 @@ def run_worker(
     storage: Storage,
     study: optuna.Study,
     definition: StudyDefinition,
+    data: Split,
     options: WorkerOptions,
     watcher: Watcher,
     stopping: Callable[[], bool],
@@ -47,6 +48,7 @@ def run_worker(
     """Train trials of one study until its budget is met.
 
     Args:
+        data: the study's, as `training.task.prepare` gives it.
         stopping: asked before every batch, and while waiting for others.
 
     Returns:
@@ -54,10 +56,8 @@ def run_worker(
         progress were handed back.
 
     Raises:
-        DataError, UsageError: the study's data cannot be had or do not fit its settings.
         StorageError, FileError: the database refuses.
     """
-    data = prepare(definition)
     holder = holder_name()
     study_id, ledger = study._study_id, storage.ledger
     crew = SearchCrew(study, definition, ledger, holder, data, _limits(options, data), watcher)

@@ -11,7 +11,8 @@ from torch import Tensor
 from hpo.data import describe, load_train, split
 from hpo.data.augment import Augmentation, build_augmentations
 from hpo.data.tensors import ImageTensors, Normalization
-from hpo.definition import StudyDefinition
+from hpo.definition import Choice, IntRange, StudyDefinition
+from hpo.errors import UsageError
 from hpo.training.devices import pick_device, pick_precision
 
 __all__ = ["Split", "Task", "prepare"]
@@ -56,7 +57,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
 
     Raises:
         DataError: the dataset cannot be had.
-        UsageError: it is unknown, or the split or the device cannot be served.
+        UsageError: it is unknown, or the split, the device or a batch size cannot be served.
     """
     device = pick_device(definition.training.device)
     dataset = definition.dataset
@@ -65,6 +66,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         torch.from_numpy(part)
         for part in split(len(rows), dataset.validation, definition.search.seed)
     )
+    _check_batch_size(definition, len(training))
     if with_validation_rows:
         training = torch.cat([training, validation])
     examples = ImageTensors(rows, device)
@@ -78,3 +80,21 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         precision=pick_precision(definition.training.precision, device),
     )
     return Split(task, training, validation)
+
+
+def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
+    """Refuse a study that could draw a batch larger than its training rows."""
+    leaf = definition.training.batch_size
+    largest = (
+        max(leaf.choices)
+        if isinstance(leaf, Choice)
+        else leaf.high
+        if isinstance(leaf, IntRange)
+        else leaf
+    )
+    if int(largest) > rows:
+        message = (
+            f"training.batch_size: a batch of {largest} is larger than the {rows} training rows "
+            f"of {definition.dataset.name}; choose a smaller batch"
+        )
+        raise UsageError(message)

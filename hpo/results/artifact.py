@@ -1,0 +1,158 @@
+"""The artifact: one folder with all that a retrain came to.
+
+    model.safetensors      the network of the first seed, named before the test set was opened
+    seeds/N.safetensors    the network of every seed
+    config.json            how it is built, trained, and fed (shape, classes, normalisation)
+    definition.json        the study
+    metrics.json           winner, finalists, validation and test, as `--format json` prints them
+    versions.json          of everything that took part, and the device
+
+A folder is written beside its place and moved there when it is whole. What it replaces is kept
+under the same name with a number.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+from safetensors.torch import save_file
+
+from hpo.definition import StudyDefinition
+from hpo.errors import FileError
+from hpo.results.retrain import Retrained
+
+__all__ = ["fingerprint", "read_metrics", "write"]
+
+_PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
+
+
+def write(
+    folder: Path, retrained: Retrained, definition: StudyDefinition, metrics: dict[str, Any]
+) -> None:
+    """Write the artifact; a folder that stands there already is moved aside.
+
+    Args:
+        metrics: what goes into `metrics.json`.
+
+    Raises:
+        FileError: the disk refuses; what stood there is unchanged.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise _refused(folder, error) from None
+    try:
+        _fill(draft, retrained, definition, metrics)
+        draft.chmod(0o755)
+        if folder.exists():
+            folder.rename(_free_name(folder))
+        draft.rename(folder)
+    except OSError as error:
+        raise _refused(folder, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, Any]:
+    """What an artifact follows from: it is out of date when this changes."""
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    definition_sum = hashlib.sha256(definition.to_json().encode()).hexdigest()
+    return {"finished_trials": len(finished), "definition_sha256": definition_sum}
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """What `metrics.json` says; None where there is no artifact.
+
+    Raises:
+        FileError: there is one, but it cannot be read.
+    """
+    path = folder / "metrics.json"
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        message = f"{path}: cannot be read ({error}); move the folder away and run again"
+        raise FileError(message) from None
+    return found if isinstance(found, dict) else None
+
+
+def _fill(
+    draft: Path, retrained: Retrained, definition: StudyDefinition, metrics: dict[str, Any]
+) -> None:
+    seeds = draft / "seeds"
+    seeds.mkdir()
+    for place, state in enumerate(retrained.states):
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, seeds / f"{place}.safetensors")
+    shutil.copyfile(seeds / "0.safetensors", draft / "model.safetensors")
+    normalization = retrained.normalization
+    _write_json(
+        draft / "config.json",
+        {
+            **retrained.winner.config.to_dict(),
+            "trained_epochs": retrained.winner.epochs,
+            "image_shape": list(retrained.image_shape),
+            "classes": retrained.classes,
+            "normalization": {
+                "mean": normalization.mean.tolist(),
+                "std": normalization.std.tolist(),
+            },
+            "seeds": retrained.seeds,
+        },
+    )
+    _write_json(draft / "definition.json", json.loads(definition.to_json()))
+    _write_json(draft / "metrics.json", metrics)
+    _write_json(
+        draft / "versions.json",
+        {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": retrained.device,
+            **{package: version(package) for package in _PACKAGES},
+        },
+    )
+    for path in draft.rglob("*"):
+        if path.is_file():
+            _sync(path)
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return aside
+
+
+def _refused(folder: Path, error: OSError) -> FileError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(_nearest(folder)).free
+        return FileError(f"{folder}: {reason}, {free} bytes are free; make room and run again")
+    return FileError(f"{folder}: {reason}; name another folder with --output")
+
+
+def _nearest(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

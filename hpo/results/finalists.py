@@ -1,0 +1,205 @@
+"""Finalists: the best trials of a study, scored again with fresh seeds to name a winner.
+
+The best of many noisy values flatters, so the value that a trial won its place with says little;
+the mean over seeds that the search never saw does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import optuna
+
+from hpo.config import TrialConfig
+from hpo.definition import StudyDefinition
+from hpo.errors import TrainingError
+from hpo.search import records
+from hpo.training.fit import Ending, fit
+from hpo.training.footprint import member_bytes, memory_limit
+from hpo.training.history import DIRECTIONS, EpochRecord
+from hpo.training.population import Member, Population
+from hpo.training.streams import Stream, derive_seed
+from hpo.training.task import Split
+
+__all__ = ["Finalist", "choose", "score_again"]
+
+_RESCORING = 4  # tells these seeds and streams from all others of a study
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial that is scored again.
+
+    Attributes:
+        number: of the trial.
+        config: what it drew.
+        values: the metric at each fresh seed's best epoch.
+        best_epochs: these epochs.
+    """
+
+    number: int
+    config: TrialConfig
+    params: dict[str, object]
+    values: tuple[float, ...] = ()
+    best_epochs: tuple[int, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Of the values."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def epochs(self) -> int:
+        """How long the config should train: the median of the best epochs."""
+        return max(1, round(median(self.best_epochs)))
+
+
+def choose(study: optuna.Study, definition: StudyDefinition) -> list[Finalist]:
+    """The best trials that trained to their end, best first, each config once.
+
+    Raises:
+        TrainingError: no trial did.
+    """
+    maximize = DIRECTIONS[definition.search.metric] == "maximize"
+    trials = [
+        record
+        for trial in study.get_trials(deepcopy=False)
+        if not records.is_twin(trial)
+        and (record := records.read(trial, maximize=maximize)).state == "complete"
+    ]
+    trials.sort(key=lambda record: record.value or 0.0, reverse=maximize)
+    if not trials:
+        message = (
+            f"study `{study.study_name}` has no trial that trained to its end; "
+            f"run hpo optimize --study {study.study_name} first"
+        )
+        raise TrainingError(message)
+    return [
+        Finalist(record.number, record.config, record.params)
+        for record in trials[: definition.retrain.finalists]
+        if record.config is not None
+    ]
+
+
+def score_again(
+    finalists: Sequence[Finalist],
+    definition: StudyDefinition,
+    data: Split,
+    stopping: Callable[[], bool],
+    heard: Callable[[str], None],
+) -> list[Finalist]:
+    """Train every finalist with fresh seeds on the training rows and score the validation rows.
+
+    Args:
+        heard: is told, in a sentence, how it goes.
+
+    Returns:
+        The finalists with their values, best mean first.
+
+    Raises:
+        Stopped: `stopping` said so.
+        TrainingError: all of them diverged.
+    """
+    crew = _Rescoring(finalists, definition, data, heard)
+    fit(crew, data.validation, stopping)
+    scored = [finalist for finalist in crew.scored() if finalist.values]
+    if not scored:
+        raise TrainingError(
+            "every finalist diverged with fresh seeds; search on with other ranges"
+        )
+    maximize = DIRECTIONS[definition.search.metric] == "maximize"
+    return sorted(scored, key=lambda finalist: finalist.mean, reverse=maximize)
+
+
+class _Rescoring:
+    """The crew of `training.fit`: every finalist with every seed, a stream for each seed."""
+
+    def __init__(
+        self,
+        finalists: Sequence[Finalist],
+        definition: StudyDefinition,
+        data: Split,
+        heard: Callable[[str], None],
+    ) -> None:
+        self._finalists = finalists
+        self._data = data
+        self._heard = heard
+        self._memory = memory_limit(data.task.examples.device)
+        self._seeds = definition.retrain.seeds
+        self._study_seed = definition.search.seed
+        self._metric = definition.search.metric
+        self._waiting = [
+            (place, seed) for place in range(len(finalists)) for seed in range(self._seeds)
+        ]
+        self._members: dict[Member, int] = {}
+
+    def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
+        """One config after the other, as many seeds at a time as the memory bears."""
+        if running:
+            return
+        task = self._data.task
+        place = self._waiting[0][0] if self._waiting else 0
+        config = self._finalists[place].config
+        room = self._memory // member_bytes(config, task.examples.features, task.classes)
+        group = [entry for entry in self._waiting if entry[0] == place][: max(1, room)]
+        self._waiting = [entry for entry in self._waiting if entry not in group]
+        if not group:
+            return
+        population = Population(
+            task,
+            *(
+                Stream(
+                    self._data.training,
+                    config.batch_size,
+                    derive_seed(self._study_seed, _RESCORING),
+                    number=seed,
+                )
+                for _, seed in group
+            ),
+        )
+        members = []
+        for stream, (_, seed) in enumerate(group):
+            number = self._finalists[place].number
+            member_seed = derive_seed(self._study_seed, _RESCORING, number, seed)
+            key = len(self._members)
+            member = Member(key, config, member_seed, self._metric, stream)
+            self._members[member] = place
+            members.append(member)
+        self._heard(
+            f"finalist {place + 1} of {len(self._finalists)}: trial "
+            f"{self._finalists[place].number}, {len(group)} fresh seeds"
+        )
+        yield population, members
+
+    def report(self, member: Member, record: EpochRecord) -> None:
+        """Nothing is written: the member's own history is kept."""
+
+    def prunes(self, member: Member) -> bool:
+        """No finalist is pruned."""
+        del member
+        return False
+
+    def ended(self, population: Population, member: Member, ending: Ending) -> None:
+        """Nothing to hand over."""
+
+    def scored(self) -> list[Finalist]:
+        """Every finalist with what its seeds came to; those that diverged leave no value."""
+        results = []
+        for place, finalist in enumerate(self._finalists):
+            bests = [
+                (member.history.value(best), best.epoch)
+                for member, of in self._members.items()
+                if of == place and (best := member.history.best) is not None
+            ]
+            results.append(
+                Finalist(
+                    finalist.number,
+                    finalist.config,
+                    finalist.params,
+                    values=tuple(value for value, _ in bests),
+                    best_epochs=tuple(epoch for _, epoch in bests),
+                )
+            )
+        return results

@@ -1,0 +1,192 @@
+"""The winner, trained once more on all the rows there are, and the one look at the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+from torch import Tensor
+
+from hpo.data import load_test
+from hpo.data.tensors import ImageTensors, Normalization
+from hpo.definition import StudyDefinition
+from hpo.errors import TrainingError
+from hpo.models.mlp import Mlp
+from hpo.results.finalists import Finalist, choose, score_again
+from hpo.results.statistics import Summary, summarize
+from hpo.training.devices import device_name
+from hpo.training.footprint import member_bytes, memory_limit
+from hpo.training.losses import score
+from hpo.training.population import Member, Population
+from hpo.training.streams import Stream, derive_seed
+from hpo.training.task import Split, prepare
+
+__all__ = ["Retrained", "retrain_best"]
+
+_EVALUATION_ROWS = 2048
+_RETRAIN = 5  # tells these seeds and streams from all others of a study
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What a retrain came to.
+
+    Attributes:
+        winner: with its values on the validation rows.
+        finalists: all that were scored again, best first.
+        test: the study's metric on the test rows, one value a seed.
+        test_metrics: every metric on the test rows, one value a seed.
+        seeds: what each network was initialised with.
+        states: each network's tensors, by the names of `Mlp.state_dict()`.
+        normalization: of the rows that were trained on.
+        image_shape: `(channels, height, width)` of what goes in.
+        device: where it was trained.
+    """
+
+    winner: Finalist
+    finalists: list[Finalist]
+    validation: Summary
+    test: Summary
+    test_metrics: dict[str, list[float]]
+    seeds: list[int]
+    states: list[dict[str, Tensor]]
+    normalization: Normalization
+    image_shape: tuple[int, ...]
+    classes: int
+    device: str
+
+    def report(self, definition: StudyDefinition, name: str, artifact: str) -> dict[str, Any]:
+        """What `hpo retrain-best --format json` prints."""
+        validation = self.validation
+        return {
+            "study": name,
+            "winner": self.winner.number,
+            "params": self.winner.params,
+            "validation": {"mean": validation.mean, "std": validation.std, "n": validation.n},
+            "test": {"metric": definition.search.metric, **self.test.to_dict()},
+            "artifact": artifact,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What else goes into the artifact's metrics."""
+        return {
+            "trained_epochs": self.winner.epochs,
+            "test_metrics": self.test_metrics,
+            "finalists": [
+                {
+                    "trial": finalist.number,
+                    "values": list(finalist.values),
+                    "best_epochs": list(finalist.best_epochs),
+                }
+                for finalist in self.finalists
+            ],
+        }
+
+
+def retrain_best(
+    study: optuna.Study,
+    definition: StudyDefinition,
+    stopping: Callable[[], bool],
+    heard: Callable[[str], None],
+) -> Retrained:
+    """Name the winner, train it over seeds on training and validation rows, and test it once.
+
+    The number of epochs is what served the winner on the validation rows; its schedule keeps
+    the horizon that it was searched with.
+
+    Args:
+        stopping: asked before every batch.
+        heard: is told, in a sentence, how it goes.
+
+    Raises:
+        Stopped: `stopping` said so; nothing is left behind.
+        TrainingError: there is no finalist, or training diverged.
+        DataError: the dataset cannot be had.
+    """
+    finalists = score_again(
+        choose(study, definition), definition, prepare(definition), stopping, heard
+    )
+    winner = finalists[0]
+    heard(f"winner: trial {winner.number}, retrained for {winner.epochs} epochs on all rows")
+    data = prepare(definition, with_validation_rows=True)
+    seeds = [
+        derive_seed(definition.search.seed, _RETRAIN, seed)
+        for seed in range(definition.retrain.seeds)
+    ]
+    states = _train(winner, definition, data, seeds, stopping, heard)
+    # Only now, when nothing can be chosen any more, is the test set opened.
+    examples, task = data.task.examples, data.task
+    test = ImageTensors(load_test(definition.dataset.name), examples.device)
+    model = Mlp(winner.config.model, examples.features, task.classes).to(examples.device).eval()
+    scores = [_score(model, state, test, task.normalization) for state in states]
+    metrics = {name: [values[name] for values in scores] for name in scores[0]}
+    return Retrained(
+        winner=winner,
+        finalists=finalists,
+        validation=summarize(winner.values),
+        test=summarize(metrics[definition.search.metric]),
+        test_metrics=metrics,
+        seeds=seeds,
+        states=states,
+        normalization=task.normalization,
+        image_shape=tuple(examples.images.shape[1:]),
+        classes=task.classes,
+        device=device_name(examples.device),
+    )
+
+
+def _train(
+    winner: Finalist,
+    definition: StudyDefinition,
+    data: Split,
+    seeds: list[int],
+    stopping: Callable[[], bool],
+    heard: Callable[[str], None],
+) -> list[dict[str, Tensor]]:
+    """Every seed on a stream of its own, all in one population if the memory bears it."""
+    task, config = data.task, winner.config
+    cost = member_bytes(config, task.examples.features, task.classes)
+    room = max(1, memory_limit(task.examples.device) // cost)
+    order_seed = derive_seed(definition.search.seed, _RETRAIN)
+    states = []
+    for first in range(0, len(seeds), room):
+        group = range(first, min(first + room, len(seeds)))
+        streams = [Stream(data.training, config.batch_size, order_seed, seed) for seed in group]
+        population = Population(task, *streams)
+        members = [
+            Member(seed, config, seeds[seed], stream=place) for place, seed in enumerate(group)
+        ]
+        population.add(members)
+        for epoch in range(winner.epochs):
+            population.train_epoch(stopping)
+            heard(f"retrain: epoch {epoch + 1} of {winner.epochs}, {len(group)} seeds")
+        states += [population.state(member) for member in members]
+    _check_finite(states)
+    return states
+
+
+def _check_finite(states: list[dict[str, Tensor]]) -> None:
+    if not all(tensor.isfinite().all() for state in states for tensor in state.values()):
+        message = (
+            "the winner diverged when it was retrained on all rows; nothing was tested or "
+            "written; raise retrain.finalists or search on"
+        )
+        raise TrainingError(message)
+
+
+def _score(
+    model: Mlp, state: dict[str, Tensor], test: ImageTensors, normalization: Normalization
+) -> dict[str, float]:
+    """Every metric of one network on the test rows."""
+    model.load_state_dict(state, strict=False)
+    losses = right = 0.0
+    with torch.inference_mode():
+        for features, labels in test.batches(
+            torch.arange(len(test)), normalization, torch.float32, _EVALUATION_ROWS
+        ):
+            loss, correct = score(model(features)[:, None], labels)
+            losses, right = losses + loss.item(), right + correct.item()
+    return {"accuracy": right / len(test), "loss": losses / len(test)}
