@@ -1,0 +1,55 @@
+# Everything lives in .venv; a target makes it once, and again when pyproject.toml changes.
+STUDY ?= mnist
+TRIALS ?= 100
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Wheels are large: a slow line is no error.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --timeout 180
+
+.PHONY: help optimize test test-fast lint format types check bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+optimize: $(VENV)/.installed ## Search STUDY (mnist) with TRIALS (100) trials, then retrain the winner
+	$(BIN)/hpo optimize --study $(STUDY) --trials $(TRIALS)
+	$(BIN)/hpo retrain-best --study $(STUDY)
+
+test: $(VENV)/.installed-dev ## Run all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-dev ## Lint, and check the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.installed-dev ## Check the types
+	$(BIN)/mypy
+
+check: test lint types ## All of it, as CI does
+
+bench: $(VENV)/.installed-dev ## Measure hpo beside hand-written torch loops; numbers go to benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed
