@@ -1,4 +1,186 @@
+"""`hpo doctor`: what this machine has, and whether hpo can work on it."""
+
 from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
+
+from hpo import __version__
+from hpo.cli.options import MACHINE_PANEL, StorageUrl, TextFormat, TextOutputFormat, storage_url
+from hpo.errors import HpoError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["register"]
+
+_PACKAGES = ("torch", "torchvision", "optuna", "sqlalchemy")
+_LARGEST_ERROR = 1e-2  # ten times TF32's; a wrong product is off by about 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        state: `ok`, `warning` (hpo works, but not as well as it could) or `error`.
+        advice: what to do; empty where all is well.
+    """
+
+    check: str
+    state: str
+    found: str
+    advice: str = ""
+
+
 def register(app: typer.Typer) -> None:
-    pass
+    """Add the commands of this module."""
+    app.command(rich_help_panel=MACHINE_PANEL)(doctor)
+
+
+def doctor(storage: StorageUrl = None, output: TextOutputFormat = TextFormat.TABLE) -> None:
+    """What this machine has, which device would train, and proof that it multiplies right.
+
+    The exit code is 1 if the device or the database does not work.
+    """
+    from hpo.cli import rendering
+
+    findings = [*_machine(), *_versions(), *_devices(), *_data(), *_database(storage)]
+    rows = [asdict(finding) for finding in findings]
+    if output is TextFormat.JSON:
+        rendering.write_json(rows)
+    else:
+        advised = any(finding.advice for finding in findings)
+        columns = ["check", "state", "found", *(["advice"] if advised else [])]
+        rendering.write_rows(rows, columns, "")
+    if any(finding.state == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
+    yield Finding("platform", "ok", platform.platform())
+    usable, all_cores = len(os.sched_getaffinity(0)), os.cpu_count()
+    yield Finding("cores", "ok", f"{usable} of {all_cores}")
+    yield Finding("memory", "ok", f"{_memory() / 2**30:.1f} GiB")
+
+
+def _memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its container's limit."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return installed
+    return min(installed, int(limit)) if limit.isdigit() else installed
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("hpo", "ok", __version__)
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "error", "not installed", f"run pip install {package}")
+    yield Finding("sqlite", "ok", sqlite3.sqlite_version)
+
+
+def _devices() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        yield Finding("device", "error", f"torch: {reason[0]}", "install torch again")
+        return
+    yield _cuda(torch.version.cuda)
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = f"{properties.total_memory / 2**30:.1f} GiB"
+        yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {memory}")
+    yield from _proof()
+
+
+def _cuda(build: str | None) -> Finding:
+    """Whether this build of torch can use a GPU, and whether one goes unused."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        works = torch.cuda.is_available()
+    name = f"build for CUDA {build}" if build else "build without CUDA"
+    if works or shutil.which("nvidia-smi") is None:
+        return Finding("cuda", "ok", name if works else f"{name}, no GPU")
+    said = [str(one.message).strip().splitlines()[0] for one in caught if str(one.message).strip()]
+    advice = "update the NVIDIA driver, or install a build of torch for it (pytorch.org)"
+    if build is None:
+        advice = "install a build of torch with CUDA (pytorch.org)"
+    return Finding("cuda", "warning", "; ".join([f"{name}, the GPU is not used", *said]), advice)
+
+
+def _proof() -> Iterator[Finding]:
+    """The device that `auto` picks, and a matrix product on it."""
+    import torch
+
+    from hpo.training.devices import device_name, pick_device, pick_precision
+
+    device = pick_device("auto")
+    precision = str(pick_precision("auto", device)).removeprefix("torch.")
+    threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
+    yield Finding("device", "ok", f"{device_name(device)}{threads}, precision: {precision}")
+    yield _product(device)
+
+
+def _product(device: torch.device) -> Finding:
+    from hpo.training.devices import prove
+
+    advice = "update the driver and torch, or train with --set training.device=cpu"
+    try:
+        rate, error = prove(device)
+    except RuntimeError as problem:
+        reason = str(problem).strip().splitlines()[0]
+        return Finding("matrix product", "error", f"it fails: {reason}", advice)
+    found = f"{rate:.0f} GFLOP/s, relative error {error:.1e}"
+    if not error < _LARGEST_ERROR:  # also where it is NaN
+        return Finding("matrix product", "error", f"wrong: {found}", advice)
+    return Finding("matrix product", "ok", found)
+
+
+def _data() -> Iterator[Finding]:
+    from hpo import data
+
+    folder = data.data_folder()
+    yield Finding("data folder", "ok", f"{folder}{'' if folder.is_dir() else ' (not there yet)'}")
+    for name in data.names():
+        try:
+            found = data.status(name)
+        except HpoError as error:
+            yield Finding(f"dataset {name}", "warning", str(error), "install its package again")
+            continue
+        here = "here" if found.present else f"not here; hpo data fetch {name} brings it"
+        yield Finding(f"dataset {name}", "ok", here)
+
+
+def _database(storage: str | None) -> Iterator[Finding]:
+    from hpo.search.status import count_studies
+    from hpo.search.url import redact
+
+    url = storage_url(storage)
+    try:
+        count = count_studies(url)
+    except HpoError as error:
+        found, mark, advice = str(error).rpartition("; ")
+        yield Finding("storage", "error", found if mark else advice, advice if mark else "")
+        return
+    holds = "not there yet; hpo optimize makes it" if count is None else f"opens, studies: {count}"
+    yield Finding("storage", "ok", f"{redact(url)}: {holds}")

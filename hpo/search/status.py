@@ -7,6 +7,7 @@ Optuna calls RUNNING but that nobody holds, because its worker handed it back or
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -14,15 +15,23 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import UsageError
+from hpo.errors import FileError, UsageError
 from hpo.search import records
 from hpo.search.holder import is_gone
 from hpo.search.ledger import SlotRow
 from hpo.search.records import TrialRecord
-from hpo.search.storage import Storage
+from hpo.search.storage import Storage, _check_path, _is_set_up, explain, open_storage
 from hpo.search.study import SLOT, SURPLUS, load, names
+from hpo.search.url import Address, parse
 
-__all__ = ["StudyStatus", "best_trial", "read_status", "read_statuses", "read_trials"]
+__all__ = [
+    "StudyStatus",
+    "best_trial",
+    "count_studies",
+    "read_status",
+    "read_statuses",
+    "read_trials",
+]
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,35 @@ def best_trial(trials: list[TrialRecord], *, maximize: bool) -> TrialRecord | No
         if trial.state == "complete" and trial.value is not None
     ]
     return min(done, key=lambda entry: entry[:2])[2] if done else None
+
+
+def count_studies(url: str) -> int | None:
+    """How many studies a database holds; None where hpo has yet to set it up. Creates nothing.
+
+    Raises:
+        StorageError, FileError: it does not work, or could not be made.
+    """
+    address = parse(url)
+    if address.path is not None:
+        _check_path(address, address.path, must_exist=False)
+        if not address.path.exists() and not os.access(address.path.parent, os.W_OK):
+            raise FileError(
+                f"{address.shown}: the folder {address.path.parent} cannot be written; "
+                "change its permissions or name another file"
+            )
+    if not _is_ready(address):
+        return None
+    with open_storage(url, must_exist=True) as storage:
+        return len(names(storage))
+
+
+def _is_ready(address: Address) -> bool:
+    try:
+        return _is_set_up(address)
+    except Exception as error:  # noqa: BLE001 (a driver may raise anything)
+        problem = explain(error, address)
+    # Not from within `except`: the driver's error may carry the password.
+    raise problem
 
 
 def _records(study: optuna.Study, slots: list[SlotRow]) -> list[TrialRecord]:
