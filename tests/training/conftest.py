@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -68,3 +68,12 @@ def make_bench() -> Callable[[torch.dtype], Bench]:
 @pytest.fixture(scope="session")
 def bench(make_bench: Callable[[torch.dtype], Bench]) -> Bench:
     return make_bench(torch.float64)
+
+
+@pytest.fixture
+def float64_default() -> Iterator[None]:
+    """torch's NAdam multiplies its schedule up in float32, unless the default is float64."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(default)

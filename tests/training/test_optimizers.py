@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -70,13 +70,7 @@ def torch_optimizer(config: OptimizerConfig, parameters: list[Tensor]) -> torch.
     return make[config.name]()
 
 
-@pytest.fixture(autouse=True)
-def _exact() -> Iterator[None]:
-    """torch's NAdam multiplies its schedule up in float32, unless the default is float64."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("float64_default")
 
 
 class Race:
