@@ -137,7 +137,7 @@ def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     value, largest = images.max(1, keepdim=True)
     chroma = value - images.amin(1, keepdim=True)
     safe = chroma.clamp(min=1e-6)
-    red, green, blue = images.split(1, 1)
+    red, green, blue = torch.split(images, 1, 1)
     sixths = torch.where(
         largest == 0,
         (green - blue) / safe,

@@ -6,10 +6,14 @@ processes on one machine share one copy.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.data.augment import Augmentation
@@ -42,11 +46,11 @@ class ImageTensors:
     """
 
     def __init__(self, rows: LabelledRows, device: torch.device) -> None:
-        images = torch.from_numpy(rows.images)
+        images = _tensor(rows.images)
         if images.ndim == 3:
             images = images.unsqueeze(1)
         self.images = images.to(device)
-        self.labels = torch.from_numpy(rows.labels).to(device)
+        self.labels = _tensor(rows.labels).to(device)
         self.device = device
         self.features = images[0].numel()
 
@@ -60,7 +64,7 @@ class ImageTensors:
         """
         channels = self.images.shape[1]
         counts = torch.zeros(channels, 256, dtype=torch.int64)
-        for chunk in index.split(_CHUNK):
+        for chunk in torch.split(index, _CHUNK):
             for channel in range(channels):
                 values = self.images[chunk.to(self.device), channel].flatten()
                 counts[channel] += torch.bincount(values, minlength=256).cpu()
@@ -101,5 +105,13 @@ class ImageTensors:
         self, index: Tensor, normalization: Normalization, dtype: torch.dtype, rows: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of `index` in order, at most `rows` at a time, as `batch` gives them."""
-        for chunk in index.split(rows):
+        for chunk in torch.split(index, rows):
             yield self.batch(chunk, normalization, dtype)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """A tensor over the array's own memory; copied only where torch has no such strides."""
+    with warnings.catch_warnings():
+        # A dataset of somebody's own may be read-only; nothing here writes to it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))

@@ -9,7 +9,8 @@ network needs to train.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class Adam(Optimizer):
     """Kingma and Ba (2015), algorithm 1; epsilon outside the root; L2 in the gradient."""
 
     state_names = ("mean", "square")
-    kernel = staticmethod(torch._fused_adam_)
+    kernel: Callable[..., None] = staticmethod(torch._fused_adam_)
 
     def _update(self, lr: float, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         step = torch.tensor(float(self.steps), device=parameters[0].device)
@@ -138,7 +139,7 @@ class NAdam(Optimizer):
         torch._foreach_addcdiv_(parameters, mean, root, of_mean)
 
     def _momentum(self, step: int) -> float:
-        return self.config.beta1 * (1 - 0.5 * 0.96 ** (step * self._decay))
+        return self.config.beta1 * (1 - 0.5 * math.pow(0.96, step * self._decay))
 
 
 class RmsProp(Optimizer):

@@ -21,8 +21,13 @@ _ORDER, _AUGMENT = 1, 2
 
 
 def derive_seed(*parts: int) -> int:
-    """One 63-bit seed out of several numbers, well mixed (NumPy's SeedSequence)."""
-    words = np.random.SeedSequence([part & (2**63 - 1) for part in parts]).generate_state(2)
+    """One 63-bit seed out of several numbers in 0..2^63 - 1, well mixed (NumPy's SeedSequence).
+
+    SeedSequence reads numbers as words of 32 bits and drops zeros at the end, so 2^32 would be
+    (0, 1), and 5 would be (5, 0): here every part has two words, and their count comes first.
+    """
+    halves = [half for part in parts for half in (part & 0xFFFFFFFF, part >> 32 & 0x7FFFFFFF)]
+    words = np.random.SeedSequence([len(parts), *halves]).generate_state(2)
     return (int(words[0]) << 31) ^ int(words[1])
 
 
