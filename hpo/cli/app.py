@@ -7,13 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from inspect import getdoc
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import hpo
-from hpo.cli import data, doctor, inspect, studies
-from hpo.cli.options import BROKEN_PIPE
+from hpo.cli import data, doctor, inspect, search, studies
+from hpo.cli.options import BROKEN_PIPE, PANELS
 from hpo.cli.secrets import Scrubber
 from hpo.errors import DefinitionError, HpoError
 
@@ -25,8 +27,21 @@ _ANYWHERE = frozenset({"--debug", "-v", "--verbose", "-q", "--quiet"})
 # What Typer raises for a command line that it cannot read; it has no public name in Typer.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
+
+class _ByPanel(TyperGroup):
+    """Lists commands panel by panel; Typer itself puts all groups behind all commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        panels = {
+            name: getattr(command, "rich_help_panel", None)
+            for name, command in self.commands.items()
+        }
+        return sorted(panels, key=lambda name: PANELS.index(str(panels[name])))
+
+
 app = typer.Typer(
     name="hpo",
+    cls=_ByPanel,
     help="Search the hyperparameters of neural networks, and retrain the winner.",
     epilog="To begin: hpo optimize --study digits, then hpo retrain-best --study digits.",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -96,14 +111,6 @@ def _options(
     logs.configure(int(verbose) - int(quiet), scrub)
 
 
-with contextlib.suppress(ImportError):  # until it is there
-    from hpo.cli import search
-
-    search.register(app)
-for _module in (inspect, studies, data, doctor):
-    _module.register(app)
-
-
 # --- how a run ends
 
 
@@ -157,3 +164,18 @@ def _globals_first(arguments: Sequence[str]) -> list[str]:
     moved = [word for word in arguments[:end] if word in _ANYWHERE]
     rest = [word for word in arguments[:end] if word not in _ANYWHERE]
     return [*moved, *rest, *arguments[end:]]
+
+
+def _reflow(group: typer.Typer) -> None:
+    """Let the help break a paragraph of a docstring where the terminal ends, not the source."""
+    for command in group.registered_commands:
+        paragraphs = (getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _reflow(inner.typer_instance)
+
+
+for _module in (search, inspect, studies, data, doctor):
+    _module.register(app)
+_reflow(app)

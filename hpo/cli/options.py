@@ -16,6 +16,7 @@ __all__ = [
     "DATA_PANEL",
     "DEFAULT_STORAGE",
     "MACHINE_PANEL",
+    "PANELS",
     "RESULTS_PANEL",
     "SEARCH_PANEL",
     "Format",
@@ -34,6 +35,8 @@ SEARCH_PANEL = "Search"
 RESULTS_PANEL = "Look at results"
 DATA_PANEL = "Studies and data"
 MACHINE_PANEL = "This machine"
+PANELS = (SEARCH_PANEL, RESULTS_PANEL, DATA_PANEL, MACHINE_PANEL)
+"""In the order of the help."""
 
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 """The database of whoever names none: a file in the working folder."""

@@ -50,7 +50,7 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
     write(stream.getvalue())
 
 
-def flatten(rows: Sequence[Row], key: str, prefix: str) -> tuple[list[Row], list[str]]:
+def flatten(rows: Sequence[Row], key: str, prefix: str) -> tuple[Sequence[Row], list[str]]:
     """Spread the mapping under `key` over columns `prefix.NAME`; returns rows and new columns."""
     names = sorted({name for row in rows for name in row[key] or {}})
     flat = [
@@ -77,14 +77,16 @@ def write_rows(rows: Sequence[Row], columns: Sequence[str], nothing: str) -> Non
     for column in columns:
         numeric = all(_is_number(row.get(column)) for row in rows)
         table.add_column(
-            Text(column.replace("_", " ")),
+            Text(column.replace("_", "\n" if sys.stdout.isatty() else " ")),
             justify="right" if numeric else "left",
             no_wrap=numeric,
             overflow="fold",
         )
     for row in rows:
         table.add_row(*(Text(shown(row.get(column))) for column in columns))
-    if Measurement.get(console, console.options, table).minimum > console.width:
+    # Rich clamps what it measures to the width that it is given.
+    unlimited = console.options.update(max_width=_UNLIMITED)
+    if Measurement.get(console, unlimited, table).minimum > console.width:
         for number, row in enumerate(rows):
             if number:
                 write("")
