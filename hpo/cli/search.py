@@ -116,8 +116,7 @@ def retrain_best(
     The artifact is OUTPUT/STUDY. As long as the study has not changed since, its result is
     shown again and the test set stays closed.
     """
-    from rich.console import Console
-
+    from hpo.cli.logs import stderr_console
     from hpo.cli.progress import Spinner
     from hpo.cli.signals import Stop
     from hpo.errors import Interrupted
@@ -139,7 +138,7 @@ def retrain_best(
             _show_result(known, form)
             return
         try:
-            with Spinner(Console(stderr=True)) as spinner, opened.guard():
+            with Spinner(stderr_console()) as spinner, opened.guard():
                 result = run(search, definition, stop, spinner)
         except Stopped:
             message = "stopped; nothing was tested and no artifact was written"
@@ -237,8 +236,7 @@ def _run(
     options: WorkerOptions,
     stop: Stop,
 ) -> None:
-    from rich.console import Console
-
+    from hpo.cli.logs import stderr_console
     from hpo.cli.progress import SearchProgress
     from hpo.errors import Interrupted
     from hpo.search.status import read_status
@@ -258,7 +256,7 @@ def _run(
         return
     start = time.monotonic()
     progress = SearchProgress(
-        Console(stderr=True),
+        stderr_console(),
         finished,
         budget,
         before.best.value if before.best else None,

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import save
 
 from hpo.definition import StudyDefinition
 from hpo.errors import FileError
@@ -33,7 +34,7 @@ from hpo.results.retrain import Retrained
 
 __all__ = ["fingerprint", "read_metrics", "write"]
 
-_PACKAGES = ("hpo", "torch", "torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
+_PACKAGES = ("hpo", "torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
 
 
 def write(
@@ -95,7 +96,8 @@ def _fill(
     seeds.mkdir()
     for place, state in enumerate(retrained.states):
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-        save_file(tensors, seeds / f"{place}.safetensors")
+        # Through bytes: what safetensors raises for a full disk is no OSError.
+        (seeds / f"{place}.safetensors").write_bytes(save(tensors))
     shutil.copyfile(seeds / "0.safetensors", draft / "model.safetensors")
     normalization = retrained.normalization
     _write_json(
@@ -120,6 +122,7 @@ def _fill(
             "python": platform.python_version(),
             "platform": platform.platform(),
             "device": retrained.device,
+            "torch": torch.__version__,  # with its build, such as +cpu
             **{package: version(package) for package in _PACKAGES},
         },
     )

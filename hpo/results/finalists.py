@@ -25,6 +25,7 @@ from hpo.training.task import Split
 
 __all__ = ["Finalist", "choose", "score_again"]
 
+_MOST_SEEDS = 3  # tell finalists apart well enough; the retrain's seeds then say how good it is
 _RESCORING = 4  # tells these seeds and streams from all others of a study
 
 
@@ -127,7 +128,7 @@ class _Rescoring:
         self._data = data
         self._heard = heard
         self._memory = memory_limit(data.task.examples.device)
-        self._seeds = definition.retrain.seeds
+        self._seeds = min(definition.retrain.seeds, _MOST_SEEDS)
         self._study_seed = definition.search.seed
         self._metric = definition.search.metric
         self._waiting = [
