@@ -55,15 +55,15 @@ def shaky(storage: Storage, study_id: int) -> Shaky:
 
 
 def test_a_keeper_keeps_a_lease_for_as_long_as_it_takes(shaky: Shaky, study_id: int) -> None:
-    slots = shaky.claim(study_id, ELSEWHERE, 3, 0.8)
-    with LeaseKeeper(shaky, ELSEWHERE, 0.8) as keeper:
-        deadline = time.monotonic() + 2.0
+    slots = shaky.claim(study_id, ELSEWHERE, 3, 0.6)
+    with LeaseKeeper(shaky, ELSEWHERE, 0.6) as keeper:
+        deadline = time.monotonic() + 1.4
         while time.monotonic() < deadline:
             assert shaky.claim(study_id, "me:1:x", 3, LEASE) == []
             time.sleep(0.05)
         for slot in slots:
             shaky.finish(slot)
-        time.sleep(0.5)
+        time.sleep(0.2)
     assert not keeper.lost.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "hpo-leases"]
 

@@ -213,7 +213,7 @@ class Budget(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Budget.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+Budget.TestCase.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
 TestBudget = Budget.TestCase
 
 

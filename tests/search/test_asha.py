@@ -1,0 +1,133 @@
+"""ASHA on real studies, and against its definition taken literally."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from hpo.search.asha import AshaPruner
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def study_of(pruner: AshaPruner, direction: str = "maximize") -> optuna.Study:
+    way = optuna.study.StudyDirection[direction.upper()]
+    return optuna.create_study(direction=way, pruner=pruner)
+
+
+def trials_with(study: optuna.Study, curves: list[list[float]]) -> list[optuna.Trial]:
+    trials = []
+    for curve in curves:
+        trial = study.ask()
+        for epoch, value in enumerate(curve, start=1):
+            trial.report(value, epoch)
+        trials.append(trial)
+    return trials
+
+
+def survivors(study: optuna.Study, trials: list[optuna.Trial]) -> list[int]:
+    return [trial.number for trial in trials if not trial.should_prune()]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_of_a_population_that_arrives_together_the_best_third_goes_on(direction: str) -> None:
+    study = study_of(AshaPruner(min_epochs=1, reduction=3), direction)
+    values = [0.4, 0.9, 0.1, 0.5, 0.8, 0.2, 0.3, 0.7, 0.6]
+    trials = trials_with(study, [[value] for value in values])
+    best = [1, 4, 7] if direction == "maximize" else [2, 5, 6]
+    assert survivors(study, trials) == best
+    assert survivors(study, trials[::-1]) == best[::-1]  # asking writes nothing
+
+
+def test_only_rungs_are_judged() -> None:
+    pruner = AshaPruner(min_epochs=2, reduction=3)
+    for epoch in range(1, 60):
+        study = study_of(pruner)
+        worst = trials_with(study, [[1.0] * epoch] * 5 + [[0.0] * epoch])[-1]
+        assert worst.should_prune() == (epoch in (2, 6, 18, 54))
+
+
+def test_a_trial_is_judged_by_its_best_epoch_so_far() -> None:
+    study = study_of(AshaPruner(min_epochs=3, reduction=2))
+    early_best, late_best = trials_with(study, [[0.9, 0.1, 0.1], [0.1, 0.5, 0.6]])
+    assert not early_best.should_prune()
+    assert late_best.should_prune()
+
+
+def test_later_epochs_of_others_do_not_count_at_an_earlier_rung() -> None:
+    study = study_of(AshaPruner(min_epochs=1, reduction=2))
+    trials_with(study, [[0.1, 0.99]])
+    assert not trials_with(study, [[0.5]])[0].should_prune()
+
+
+def test_somebody_always_goes_on() -> None:
+    study = study_of(AshaPruner(min_epochs=1, reduction=1000))
+    assert not trials_with(study, [[0.2]])[0].should_prune()
+    assert trials_with(study, [[0.1]])[0].should_prune()
+    better = trials_with(study, [[0.3], [0.3]])
+    assert survivors(study, better) == [2, 3]  # equals are not told apart
+
+
+def test_ended_trials_stay_in_the_comparison() -> None:
+    study = study_of(AshaPruner(min_epochs=1, reduction=2))
+    for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
+        (trial,) = trials_with(study, [[0.9]])
+        study.tell(trial, 0.9 if state == TrialState.COMPLETE else None, state=state)
+    first, second = trials_with(study, [[0.5], [0.95]])
+    assert first.should_prune()
+    assert not second.should_prune()
+
+
+def test_a_trial_without_reports_goes_on() -> None:
+    study = study_of(AshaPruner())
+    trials_with(study, [[0.9]])
+    assert not study.ask().should_prune()
+
+
+def should_go_on(
+    curves: list[list[float]], own: int, min_epochs: int, reduction: int, maximize: bool
+) -> bool:
+    """The definition, literally: at a rung, no more than a share of all may be better."""
+    epoch = len(curves[own])
+    if epoch not in {min_epochs * reduction**k for k in range(12)}:
+        return True
+    sign = 1 if maximize else -1
+    scores = [max(sign * v for v in curve[:epoch]) for curve in curves if len(curve) >= epoch]
+    mine = max(sign * v for v in curves[own])
+    return sum(score > mine for score in scores) < max(1, len(scores) // reduction)
+
+
+CURVES = st.lists(
+    st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9]), min_size=1, max_size=9),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    curves=CURVES,
+    min_epochs=st.integers(1, 4),
+    reduction=st.integers(2, 5),
+    maximize=st.booleans(),
+)
+def test_it_is_the_definition(
+    curves: list[list[float]], min_epochs: int, reduction: int, maximize: bool
+) -> None:
+    direction = "maximize" if maximize else "minimize"
+    study = study_of(AshaPruner(min_epochs, reduction), direction)
+    trials = trials_with(study, curves)
+    for own, trial in enumerate(trials):
+        expected = should_go_on(curves, own, min_epochs, reduction, maximize)
+        assert trial.should_prune() != expected
