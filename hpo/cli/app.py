@@ -105,6 +105,8 @@ def _options(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other")
     from hpo.cli import logs
 
     scrub = context.obj if isinstance(context.obj, Scrubber) else Scrubber([])

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder; nothing may be downloaded into it."""
+    empty = tmp_path / "data"
+    monkeypatch.setenv("HPO_DATA", str(empty))
+    return empty
+
+
+def test_list_tells_what_is_here(run: Run, folder: Path) -> None:
+    found = {row["name"]: row for row in json.loads(run("data", "list", "--format", "json").out)}
+    assert found["digits"] == {
+        "name": "digits",
+        "rows": 1797,
+        "train_rows": 1438,
+        "test_rows": 359,
+        "classes": 10,
+        "present": True,
+        "folder": str(folder / "digits"),
+        "bytes": 0,
+        "origin": found["digits"]["origin"],
+        "licence": "CC BY 4.0",
+    }
+    assert not found["mnist"]["present"]
+    assert not folder.exists()
+
+
+def test_list_as_csv_and_as_a_table(run: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("data", "list", "--format", "csv").out)))
+    assert [row["present"] for row in rows] == ["true", "false", "false"]
+    table = run("data", "list").out
+    assert "fashion_mnist" in table
+    assert "70000" in table
+
+
+def test_fetch_prints_the_folder_and_says_what_happened(run: Run, folder: Path) -> None:
+    done = run("data", "fetch", "digits", "digits")
+    assert (done.code, done.out) == (0, f"{folder / 'digits'}\n")
+    assert done.err == "digits: was here already, and every row is as it should be\n"
+
+
+def test_fetch_names_a_damaged_file(run: Run, folder: Path) -> None:
+    place = folder / "mnist"
+    place.mkdir(parents=True)
+    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    for part in parts:
+        (place / f"{part}-ubyte").write_bytes(b"not what it should be")
+    done = run("data", "fetch", "mnist")
+    assert (done.code, done.out) == (1, "")
+    assert str(place) in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fashon_mnist"], "did you mean fashion_mnist?"),
+        (["digits", "../x"], "there is no dataset '../x'"),
+        (["digits", "--all"], "name datasets, or use --all"),
+        ([], "there are digits, fashion_mnist, mnist"),
+    ],
+)
+def test_fetch_refuses_a_wrong_name_before_it_begins(
+    run: Run, folder: Path, arguments: list[str], said: str
+) -> None:
+    done = run("data", "fetch", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not folder.exists()

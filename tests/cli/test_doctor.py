@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from hpo.training import devices
+
+from .conftest import Run
+
+
+def findings(run: Run, *arguments: str, code: int = 0) -> dict[str, dict[str, str]]:
+    done = run("doctor", "--format", "json", *arguments)
+    assert done.code == code, done
+    rows = json.loads(done.out)
+    assert all(list(row) == ["check", "state", "found", "advice"] for row in rows)
+    assert {row["state"] for row in rows} <= {"ok", "warning", "error"}
+    assert all(row["advice"] for row in rows if row["state"] != "ok")
+    return {row["check"]: row for row in rows}
+
+
+def test_a_healthy_machine(run: Run) -> None:
+    found = findings(run)
+    assert found["python"]["found"].startswith(platform.python_version())
+    assert found["torch"]["found"].startswith(torch.__version__.split("+")[0])
+    assert found["optuna"]["found"] == optuna.__version__
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert found["device"]["found"].startswith(expected)
+    assert "float" in found["device"]["found"]
+    assert "GFLOP/s" in found["matrix product"]["found"]
+    assert found["dataset digits"]["found"] == "here"
+    assert "GiB" in found["memory"]["found"]
+
+
+def test_a_wrong_product_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in (0.5, float("nan")):
+        monkeypatch.setattr(devices, "prove", lambda _device, error=wrong: (10.0, error))
+        row = findings(run, code=1)["matrix product"]
+        assert (row["state"], row["found"][:6]) == ("error", "wrong:")
+
+
+def test_a_product_that_fails_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_device: torch.device) -> tuple[float, float]:
+        raise RuntimeError("CUDA error: no kernel image\nmore")
+
+    monkeypatch.setattr(devices, "prove", fail)
+    row = findings(run, code=1)["matrix product"]
+    assert row["found"] == "it fails: CUDA error: no kernel image"
+
+
+def test_a_database_that_is_not_there_is_not_made(run: Run) -> None:
+    row = findings(run)["storage"]
+    assert row["state"] == "ok"
+    assert "not there yet" in row["found"]
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_database_that_opens(run: Run, database: str) -> None:
+    assert findings(run, "--storage", database)["storage"]["found"] == (
+        f"{database}: opens, studies: 4"
+    )
+
+
+def test_an_empty_file_is_a_database_to_be(run: Run) -> None:
+    Path("empty.db").touch()
+    row = findings(run, "--storage", "sqlite:///empty.db")["storage"]
+    assert "not there yet" in row["found"]
+    assert Path("empty.db").stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///notes.txt", "not an SQLite database"),
+        ("sqlite:///nowhere/hpo.db", "there is no folder"),
+        ("sqlite:///.", "folder"),
+        ("oracle://host/db", "SQLite or in PostgreSQL"),
+        ("postgresql://ann:pw@127.0.0.1:1/db", "no server answers"),
+    ],
+)
+def test_a_broken_database_is_an_error_with_advice(run: Run, url: str, said: str) -> None:
+    Path("notes.txt").write_text("no database at all\n" * 100)
+    row = findings(run, "--storage", url, code=1)["storage"]
+    assert row["state"] == "error"
+    assert said in row["found"] + row["advice"]
+    assert "pw" not in row["found"]
+
+
+def test_a_table_for_people(run: Run) -> None:
+    done = run("doctor", "--storage", "sqlite:///nowhere/hpo.db")
+    assert done.code == 1
+    assert "create it or name another" in done.out
+    assert "advice" in done.out

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpo.definition import StudyDefinition, load_definition
+
+from .conftest import STUDY, Run
+
+
+@pytest.fixture
+def own() -> Path:
+    """A study of the working folder."""
+    file = Path("studies/own.yaml")
+    file.parent.mkdir()
+    text = STUDY.read_text().replace("studies/digits.yaml: small", "studies/own.yaml: my own")
+    file.write_text(text)
+    return file
+
+
+def test_list_tells_where_from_and_what_is_stored(run: Run, own: Path, database: str) -> None:
+    done = run("studies", "list", "--storage", database, "--format", "json")
+    found = {row["name"]: row for row in json.loads(done.out)}
+    assert set(found) == {"digits", "fashion_mnist", "mnist", "own", "fresh", "loss", "stock"}
+    assert found["own"] == {
+        "name": "own",
+        "from": str(own),
+        "stored": False,
+        "summary": found["own"]["summary"],
+    }
+    assert found["own"]["summary"].startswith("my own")
+    assert found["digits"]["stored"]
+    assert found["fresh"]["from"] is None
+
+
+def test_list_works_without_a_database(run: Run) -> None:
+    for shape in ("table", "json", "csv"):
+        done = run("studies", "list", "--format", shape)
+        assert (done.code, done.err) == (0, "")
+        assert "fashion_mnist" in done.out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_list_does_not_pass_over_a_database_that_was_named(run: Run) -> None:
+    done = run("studies", "list", "--storage", "sqlite:///typo.db")
+    assert (done.code, done.out) == (69, "")
+
+
+def test_show_gives_the_file_as_it_is(run: Run) -> None:
+    assert run("studies", "show", str(STUDY)).out == STUDY.read_text()
+    assert run("studies", "show", "digits").out == STUDY.read_text()
+
+
+def test_show_as_json_is_the_checked_definition(run: Run) -> None:
+    out = run("studies", "show", "digits", "--format", "json").out
+    assert StudyDefinition.from_json(out) == load_definition(STUDY)
+
+
+def test_show_reads_what_only_the_database_holds(run: Run, database: str, tmp_path: Path) -> None:
+    text = run("studies", "show", "loss", "--storage", database).out
+    assert yaml.safe_load(text)["search"]["metric"] == "loss"
+    whole = run("studies", "show", "loss", "--storage", database, "--format", "json").out
+    file = tmp_path / "loss.yaml"
+    file.write_text(text)
+    assert load_definition(file) == StudyDefinition.from_json(whole)
+
+
+@pytest.mark.parametrize("name", ["mnits", "../x", "", "-rf", "no/such.yaml"])
+def test_show_refuses_what_is_not_there(run: Run, name: str) -> None:
+    done = run("studies", "show", "--", name)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    if name == "mnits":
+        assert "did you mean `mnist`?" in done.err
+
+
+def test_validate_says_how_large_the_space_is(run: Run, own: Path) -> None:
+    done = run("studies", "validate", str(own), "digits")
+    assert (done.code, done.err) == (0, "")
+    first, second = done.out.splitlines()
+    assert first == f"{own}: valid, 18 parameters, a continuous space"
+    assert second.endswith("digits.yaml: valid, 18 parameters, a continuous space")
+
+
+def test_validate_counts_a_finite_space(run: Run) -> None:
+    file = Path("small.yaml")
+    file.write_text(
+        "dataset: {name: digits}\n"
+        "model: {mlp: {layers: 1, width: {choice: [8, 16]}}}\n"
+        "optimizer: {adam: {lr: {choice: [0.1, 0.01, 0.001]}}}\n"
+        "training: {batch_size: 64, epochs: 1}\n"
+    )
+    assert run("studies", "validate", "small.yaml").out == (
+        "small.yaml: valid, 2 parameters, 6 combinations\n"
+    )
+
+
+def test_validate_names_every_problem_of_every_file(run: Run, own: Path) -> None:
+    bad = Path("bad.yaml")
+    bad.write_text(own.read_text().replace("[0.0, 0.5]", "[0.0, 1.2]").replace("epochs", "epoch"))
+    done = run("studies", "validate", str(own), str(bad), "nope")
+    assert done.code == 2
+    assert done.out.startswith(f"{own}: valid")
+    lines = done.err.splitlines()
+    assert len(lines) >= 4
+    assert all(line.startswith("hpo: ") for line in lines)
+    assert any(line.startswith("hpo: bad.yaml:") and "1.2 is above 1" in line for line in lines)
+    assert "there is no study `nope`" in lines[-1]
+
+
+def test_validate_heeds_set(run: Run, own: Path) -> None:
+    good = run("studies", "validate", str(own), "--set", "optimizer={adam: {lr: 0.1}}")
+    assert "parameters" in good.out
+    assert "18 parameters" not in good.out
+    bad = run("studies", "validate", str(own), "--set", "training.epochs=0")
+    assert bad.code == 2
+    assert "training.epochs" in bad.err
+
+
+def test_validate_knows_which_datasets_there_are(run: Run, own: Path) -> None:
+    done = run("studies", "validate", str(own), "--set", "dataset.name=mnits")
+    assert done.code == 2
+    assert done.err.startswith(f"hpo: {own}: dataset.name: there is no dataset 'mnits'")
+
+
+def test_schema_is_json(run: Run) -> None:
+    assert set(json.loads(run("studies", "schema").out)["required"]) >= {"dataset", "model"}
