@@ -48,6 +48,10 @@ class Optimizer(abc.ABC):
             if name not in self.state:
                 self.state[name] = [torch.zeros_like(p) for p in self._parameters]
 
+    def release(self) -> None:
+        """Let go of the parameters and gradients, whose memory would live on; keep the state."""
+        self._parameters, self._gradients = [], []
+
     def step(self, lr: float) -> None:
         """Take one step with that learning rate."""
         self.steps += 1

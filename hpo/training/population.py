@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hpo.config import TrialConfig
-from hpo.data.tensors import ImageTensors
 from hpo.models.layout import arrange
 from hpo.models.mlp import initial_state
 from hpo.models.wide_mlp import WideMlp
@@ -26,10 +25,12 @@ from hpo.training.schedules import rate_factor
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Task
 
-__all__ = ["Member", "Population", "Stopped"]
+__all__ = ["EVALUATION_ROWS", "Member", "Population", "Stopped"]
+
+EVALUATION_ROWS = 2048
+"""How many rows are scored at once."""
 
 _INITIALIZATION, _DROPOUT = 1, 2
-_EVALUATION_ROWS = 2048
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
@@ -165,15 +166,12 @@ class Population:
         Returns:
             `[members]` each: mean cross-entropy in nats, and accuracy in [0, 1].
         """
-        return self.evaluate_on(self.task.examples, rows)
-
-    def evaluate_on(self, examples: ImageTensors, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """`evaluate` on other examples, normalised like the task's."""
         assert self._model is not None
+        examples = self.task.examples
         losses = torch.zeros(len(self.members), device=examples.device, dtype=torch.float64)
         right = torch.zeros_like(losses)
         for features, labels in examples.batches(
-            rows, self.task.normalization, self.task.precision, _EVALUATION_ROWS
+            rows, self.task.normalization, self.task.precision, EVALUATION_ROWS
         ):
             loss, correct = score(self._model.predict(features), labels)
             losses += loss
@@ -226,8 +224,11 @@ class Population:
         old = {member: self.state(member) for member in self.members if member in set(members)}
         configs = [member.config.model for member in members]
         order = arrange(configs, [member.stream for member in members])
+        # Frees the old buffers before the new ones are made.
+        for member in self.members:
+            member.optimizer.release()
+        self._model = None
         self.members = [members[place] for place in order]
-        self._model = None  # frees the old buffers before the new ones are made
         if not members:
             return
         task = self.task

@@ -392,7 +392,7 @@ def test_scores_do_not_depend_on_how_many_rows_go_at_once(
     population.add(company(0))
     bench.train(population, 1)
     at_once = population.evaluate(bench.validation)
-    monkeypatch.setattr("hpo.training.population._EVALUATION_ROWS", 7)
+    monkeypatch.setattr("hpo.training.population.EVALUATION_ROWS", 7)
     for some, all_rows in zip(population.evaluate(bench.validation), at_once, strict=True):
         torch.testing.assert_close(some, all_rows)
     assert all(math.isfinite(loss) for loss in at_once[0].tolist())

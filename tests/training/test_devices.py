@@ -1,0 +1,61 @@
+"""Which device and precision are taken, here and where there is no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hpo.errors import UsageError
+from hpo.training.devices import device_name, pick_device, pick_precision, prove
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
+def test_a_gpu_that_is_not_there_is_one_sentence(name: str, no_gpu: None) -> None:
+    with pytest.raises(UsageError) as raised:
+        pick_device(name)
+    assert str(raised.value) == (
+        f"training.device: {name} is not on this machine, which has 0 CUDA devices; "
+        "use auto or cpu"
+    )
+
+
+def test_a_second_gpu_is_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("auto") == torch.device("cuda")
+    assert pick_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(UsageError, match=r"cuda:1 .* has 1 CUDA devices"):
+        pick_device("cuda:1")
+
+
+def test_auto_is_the_cpu_without_a_gpu(no_gpu: None) -> None:
+    assert pick_device("auto") == pick_device("cpu") == CPU
+    assert device_name(CPU) == "cpu"
+
+
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    assert pick_precision("auto", CPU) == torch.float32
+    assert pick_precision("bfloat16", CPU) == torch.bfloat16
+    for capability, expected in (
+        ((7, 5), torch.float32),
+        ((8, 0), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert pick_precision("auto", gpu) == expected
+        assert pick_precision("float32", gpu) == torch.float32
+
+
+def test_a_proof_has_a_rate_and_a_small_error() -> None:
+    rate, error = prove(CPU, size=128)
+    assert 0 < rate < 1e6
+    assert 0 < error < 1e-5

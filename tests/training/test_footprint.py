@@ -1,0 +1,172 @@
+"""What members are said to take is at least what they take, and not far above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
+from hpo.data import LabelledRows
+from hpo.data.tensors import ImageTensors
+from hpo.training.footprint import default_capacity, member_bytes, memory_limit
+from hpo.training.population import EVALUATION_ROWS, Member, Population
+from hpo.training.streams import Stream
+from hpo.training.task import Task
+
+FEATURES, CLASSES = 784, 10
+CASES = [
+    ((64, 64), 64, True, "adam"),
+    ((256, 256), 128, True, "nadam"),
+    ((600, 600), 128, False, "adamw"),
+    ((512,), 64, False, "sgd"),
+    ((32, 32, 32, 32), 512, True, "rmsprop"),
+    ((), 128, False, "adam"),
+]
+
+
+def config(
+    widths: tuple[int, ...], batch: int, batch_norm: bool, name: str, dropout: float = 0.2
+) -> TrialConfig:
+    return TrialConfig(
+        model=MlpConfig(widths=widths, batch_norm=batch_norm, dropout=dropout),
+        optimizer=OptimizerConfig(name=name, lr=1e-3, momentum=0.9),
+        batch_size=batch,
+        label_smoothing=0.1,
+    )
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * EVALUATION_ROWS, 28, 28), dtype=np.uint8)
+    rows = LabelledRows(images, rng.integers(0, CLASSES, len(images)))
+    examples = ImageTensors(rows, torch.device("cpu"))
+    return Task(examples, CLASSES, examples.normalization(torch.arange(1024)))
+
+
+def members_of(own: TrialConfig, count: int) -> list[Member]:
+    return [Member(key, own, seed=key) for key in range(count)]
+
+
+def storages(thing: object, seen: set[int]) -> Iterator[torch.UntypedStorage]:
+    """Every memory that can be reached from an object of ours."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, Tensor):
+        yield thing.untyped_storage()
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from storages(value, seen)
+    elif isinstance(thing, list | tuple):
+        for value in thing:
+            yield from storages(value, seen)
+    elif type(thing).__module__.startswith("hpo.") and hasattr(thing, "__dict__"):
+        yield from storages(vars(thing), seen)
+
+
+def held(*things: object) -> int:
+    found = {s.data_ptr(): s.nbytes() for s in storages(list(things), set())}
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_held_between_epochs_is_within_a_factor(
+    case: tuple[tuple[int, ...], int, bool, str], task: Task
+) -> None:
+    own = config(*case)
+    population = Population(task, Stream(torch.arange(1024), own.batch_size, 0))
+    members = members_of(own, 4)
+    population.add(members)
+    population.train_epoch()
+    assert population._model is not None
+    population._model._features = ()  # the rows, which all share
+    shared = held(task, population.streams)
+    real = held(population, members) - shared
+    claimed = 4 * member_bytes(own, FEATURES, CLASSES)
+    assert claimed / 6 < real < claimed
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_at_its_peak_a_population_holds_no_more_than_is_claimed(
+    case: tuple[tuple[int, ...], int, bool, str], task: Task
+) -> None:
+    """Over joining, training, leaving and scoring, by what torch allocates and frees."""
+    own = config(*case)
+    rows = torch.arange(1024, 1024 + EVALUATION_ROWS)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        population = Population(task, Stream(torch.arange(1024), own.batch_size, 0))
+        members = members_of(own, 4)
+        population.add(members[:3])
+        population.run_epoch(rows)
+        population.add(members[3:])
+        population.run_epoch(rows)
+        population.keep(members[1:])
+        population.run_epoch(rows)
+    assert profiled.profiler is not None
+    results = profiled.profiler.kineto_results
+    assert results is not None
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in results.events()
+        if event.name() == "[memory]"
+    )
+    peak = max(accumulate(change for _, change in changes))
+    # The rows of a scoring pass: bytes, then floats, once more while they are converted.
+    shared = EVALUATION_ROWS * FEATURES * (1 + 4 + 4)
+    claimed = 4 * member_bytes(own, FEATURES, CLASSES)
+    assert claimed / 4 < peak < claimed + shared
+
+
+def test_a_member_that_left_holds_nothing_of_its_population(task: Task) -> None:
+    own = config((64,), 128, batch_norm=True, name="adam")
+    population = Population(task, Stream(torch.arange(1024), 128, 0))
+    members = members_of(own, 10)
+    population.add(members)
+    population.train_epoch()
+    population.keep(members[:9])
+    parameters = FEATURES * 64 + 2 * 64 + 64 * CLASSES + CLASSES
+    assert held(members[9]) <= 4 * 2 * parameters  # the two moments of Adam
+    population.keep([])
+    assert held(population) <= held(task, population.streams)
+
+
+WIDTHS = st.lists(st.integers(1, 2000), max_size=5)
+
+
+@given(
+    widths=WIDTHS,
+    batch=st.integers(1, 1024),
+    features=st.integers(1, 4000),
+    classes=st.integers(2, 100),
+    more=st.integers(1, 500),
+    place=st.integers(0, 4),
+)
+def test_more_of_anything_takes_more(
+    widths: list[int], batch: int, features: int, classes: int, more: int, place: int
+) -> None:
+    own = config(tuple(widths), batch, batch_norm=True, name="adam")
+    size = member_bytes(own, features, classes)
+    assert member_bytes(own, features + more, classes) > size
+    assert member_bytes(own, features, classes + more) > size
+    assert member_bytes(replace(own, batch_size=batch + more), features, classes) > size
+    if widths:
+        wider = list(widths)
+        wider[place % len(widths)] += more
+        model = replace(own.model, widths=tuple(wider))
+        assert member_bytes(replace(own, model=model), features, classes) > size
+
+
+def test_a_cpu_worker_has_room_beside_torch_itself() -> None:
+    cpu = torch.device("cpu")
+    assert 256 * 2**20 <= memory_limit(cpu) <= 1024 * 2**20
+    assert default_capacity(cpu) >= 2
