@@ -25,6 +25,7 @@ from hpo.search.study import (
     build_sampler,
     find_trial_of_slot,
     resume_trial,
+    retire,
     start_trial,
     trial_seed,
 )
@@ -39,6 +40,7 @@ from hpo.training.task import Split
 __all__ = ["Limits", "SearchCrew", "Watcher"]
 
 _TRAINING = 3  # tells a trial's training seed from that of its draw
+_TOLD_BY_OTHERS = (ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _STATES = {
     Ending.FINISHED: TrialState.COMPLETE,
     Ending.STALLED: TrialState.COMPLETE,
@@ -82,6 +84,7 @@ class _Entry:
     origin: dict[str, Any]
     reported: set[int]
     started: float
+    lost: bool = False
 
 
 class SearchCrew:
@@ -137,13 +140,17 @@ class SearchCrew:
         """Write the epoch's value, once, also when the trial was taken over and trains anew."""
         entry = self._entries[member.key]
         if record.epoch not in entry.reported and not record.diverged:
-            entry.trial.report(member.history.value(record), record.epoch)
+            try:
+                entry.trial.report(member.history.value(record), record.epoch)
+            except _TOLD_BY_OTHERS:
+                entry.lost = True
             entry.reported.add(record.epoch)
         self._watcher.epoch(len(self._entries))
 
     def prunes(self, member: Member) -> bool:
-        """Whether the study's pruner ends the trial."""
-        return self._entries[member.key].trial.should_prune()
+        """Whether the study's pruner ends the trial, or another worker has."""
+        entry = self._entries[member.key]
+        return entry.lost or entry.trial.should_prune()
 
     def ended(self, population: Population, member: Member, ending: Ending) -> None:  # noqa: ARG002
         """Tell the trial with all that is known of it, and mark its slot as done."""
@@ -192,7 +199,12 @@ class SearchCrew:
         else:
             trial = resume_trial(self._study, bound._trial_id, self._sampler)
         if slot.trial_id is None:
-            slot = self._ledger.assign(slot, trial._trial_id)
+            try:
+                slot = self._ledger.assign(slot, trial._trial_id)
+            except LostLease:
+                # This worker froze for longer than its lease, and the slot has another trial.
+                retire(self._study, trial._trial_id, "its worker had lost its slot")
+                return None
         search = self._definition.search
         seed = derive_seed(search.seed, trial.number, _TRAINING)
         config = space.draw(self._definition, trial)
@@ -282,8 +294,8 @@ class SearchCrew:
         try:
             records.write_outcome(entry.trial, outcome, curve)
             self._study.tell(entry.trial, value, state=state)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            # Somebody else told it while this worker was silent; theirs counts.
+        except _TOLD_BY_OTHERS:
+            # This worker was silent for longer than its lease; what the other told counts.
             self._ledger.release(self._holder, [entry.slot])
             return
         self._finish(entry.slot)
