@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import optuna
+import sqlalchemy as sa
+from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Connection
 
 from hpo.errors import FileError, UsageError
 from hpo.search import records
@@ -32,6 +36,10 @@ __all__ = [
     "read_statuses",
     "read_trials",
 ]
+
+_trials = models.TrialModel
+_attributes = models.TrialUserAttributeModel
+_values = models.TrialValueModel
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,14 @@ def read_status(storage: Storage, name: str) -> StudyStatus:
     study, _ = load(storage, name)
     with storage.guard():
         slots = storage.ledger.slots(study._study_id)
-        counted = _records(study, slots)
-    states = Counter(record.state for record in counted)
+        with storage.engine.connect() as connection:
+            states = Counter(_states(connection, study._study_id, slots))
+            best = _best_id(connection, study)
+        record = None if best is None else _record(storage.optuna.get_trial(best), study)
     return StudyStatus(
         study=name,
         budget=len(slots),
-        best=best_trial(counted, maximize=_maximizes(study)),
+        best=record,
         **{state: states[state] for state in records.STATE_NAMES.values()},
     )
 
@@ -148,25 +158,75 @@ def _records(study: optuna.Study, slots: list[SlotRow]) -> list[TrialRecord]:
     for trial in study.get_trials(deepcopy=False):
         if SURPLUS in trial.user_attrs:
             continue
-        record = records.read(trial, maximize=_maximizes(study))
+        record = _record(trial, study)
         if not trial.state.is_finished():
-            row = _slot_of(trial, rows)
-            if row is None:  # surplus, and not retired yet
+            state = _unfinished(trial._trial_id, rows.get(trial.user_attrs.get(SLOT, -1)))
+            if state is None:
                 continue
-            running = trial.state == TrialState.RUNNING and _is_held(row)
-            record = replace(
-                record,
-                state="running" if running else "waiting",
-                outcome={"epochs": trial.last_step or 0},
-            )
+            record = replace(record, state=state, outcome={"epochs": trial.last_step or 0})
         found.append(record)
     return found
 
 
-def _slot_of(trial: FrozenTrial, rows: dict[int, SlotRow]) -> SlotRow | None:
-    """The slot of a trial; the trial says which, and the slot agrees or does not know yet."""
-    row = rows.get(trial.user_attrs.get(SLOT, -1))
-    return row if row and row.trial_id in (None, trial._trial_id) else None
+def _record(trial: FrozenTrial, study: optuna.Study) -> TrialRecord:
+    return records.read(trial, maximize=_maximizes(study))
+
+
+def _states(connection: Connection, study_id: int, slots: list[SlotRow]) -> Iterator[str]:
+    """The state of every trial that counts.
+
+    Read from Optuna's tables: building its trial objects takes a second a thousand, and status
+    is what people look at again and again.
+    """
+    rows = {row.id: row for row in slots}
+    query = (
+        sa.select(_trials.trial_id, _trials.state, _attributes.key, _attributes.value_json)
+        .outerjoin_from(
+            _trials,
+            _attributes,
+            sa.and_(
+                _attributes.trial_id == _trials.trial_id, _attributes.key.in_((SLOT, SURPLUS))
+            ),
+        )
+        .where(_trials.study_id == study_id)
+    )
+    found: dict[int, tuple[TrialState, dict[str, str]]] = {}
+    for trial_id, state, key, value in connection.execute(query):
+        found.setdefault(trial_id, (state, {}))[1][key] = value
+    for trial_id, (state, attributes) in found.items():
+        if SURPLUS in attributes:
+            continue
+        if state.is_finished():
+            yield records.STATE_NAMES[state]
+        elif unfinished := _unfinished(trial_id, rows.get(int(attributes.get(SLOT, -1)))):
+            yield unfinished
+
+
+def _best_id(connection: Connection, study: optuna.Study) -> int | None:
+    """The trial that `best_trial` would choose."""
+    better = _values.value.desc() if _maximizes(study) else _values.value.asc()
+    return connection.scalar(
+        sa.select(_trials.trial_id)
+        .join_from(_trials, _values, _values.trial_id == _trials.trial_id)
+        .where(
+            _trials.study_id == study._study_id,
+            _trials.state == TrialState.COMPLETE,
+            _values.value.is_not(None),
+        )
+        .order_by(better, _trials.number)
+        .limit(1)
+    )
+
+
+def _unfinished(trial_id: int, row: SlotRow | None) -> str | None:
+    """`running` or `waiting`; None for one that is surplus and not retired yet.
+
+    Args:
+        row: the slot that the trial names; it agrees, or does not know the trial yet.
+    """
+    if row is None or row.trial_id not in (None, trial_id):
+        return None
+    return "running" if _is_held(row) else "waiting"
 
 
 def _is_held(row: SlotRow) -> bool:

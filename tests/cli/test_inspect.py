@@ -47,6 +47,20 @@ def test_status_of_a_study_is_an_object_with_the_promised_fields(run: Run, datab
     assert "mlp.layers" in found["best_params"]
 
 
+@pytest.mark.parametrize("study", ["digits", "fresh", "loss"])
+def test_status_trials_and_best_agree(run: Run, database: str, study: str) -> None:
+    where = ["--study", study, "--storage", database, "--format", "json"]
+    status = json.loads(run("status", *where).out)
+    states = [trial["state"] for trial in json.loads(run("trials", *where).out)]
+    for state in ("complete", "pruned", "failed", "running", "waiting"):
+        assert status[state] == states.count(state)
+    if status["complete"]:
+        best = json.loads(run("best", *where).out)
+        assert [status[f"best_{key}"] for key in ("trial", "value", "params")] == [
+            best[key] for key in ("number", "value", "params")
+        ]
+
+
 def test_a_lower_loss_is_better(run: Run, database: str) -> None:
     found = json.loads(
         run("status", "--study", "loss", "--storage", database, "--format", "json").out
