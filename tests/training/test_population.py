@@ -396,3 +396,20 @@ def test_scores_do_not_depend_on_how_many_rows_go_at_once(
     for some, all_rows in zip(population.evaluate(bench.validation), at_once, strict=True):
         torch.testing.assert_close(some, all_rows)
     assert all(math.isfinite(loss) for loss in at_once[0].tolist())
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
+def test_training_in_bfloat16_follows_float32(
+    make_bench: Callable[[torch.dtype], Bench], batch_norm: bool
+) -> None:
+    exact = make_bench(torch.float32)
+    rough = replace(exact, task=replace(exact.task, precision=torch.bfloat16))
+    own = config("adam", "gelu", batch_norm, (64, 32), dropout=0.1)
+    histories = []
+    for bench in (exact, rough):
+        member = Member(1, own, seed=11)
+        bench.alone(member, bench.stream(), epochs=6)
+        histories.append([record.train_loss for record in member.history.records])
+    assert histories[0] != histories[1]
+    assert histories[1] == pytest.approx(histories[0], rel=0.05)
+    assert histories[1][-1] < 0.7 * histories[1][0]
