@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,13 +76,16 @@ class Limits:
 
 @dataclass
 class _Entry:
-    """A trial in training."""
+    """A trial in training.
+
+    `inherited` are the epochs that a worker before this one has reported.
+    """
 
     slot: Slot
     trial: optuna.Trial
     member: Member
     origin: dict[str, Any]
-    reported: set[int]
+    inherited: frozenset[int]
     started: float
     lost: bool = False
 
@@ -119,37 +122,40 @@ class SearchCrew:
 
     # What training.fit calls
 
-    def admit(self, running: Sequence[Member]) -> Iterator[tuple[Population, list[Member]]]:
+    def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
         """Draw or take over trials for the room there is, until the budget has no free slot."""
         self._close_old_stream()
         count = len(running)
         used = sum(self._bytes(member.config) for member in running)
+        joining: dict[Population, list[Member]] = {}
         while count < self._limits.members:
             entry = self._held or self._next_entry()
             self._held = None
             if entry is None:
-                return
+                break
             size = self._bytes(entry.member.config)
             if count and used + size > self._limits.memory:
                 self._held = entry
-                return
+                break
             count, used = count + 1, used + size
-            yield self._join(entry), [entry.member]
+            joining.setdefault(self._join(entry), []).append(entry.member)
+        return joining.items()
 
     def report(self, member: Member, record: EpochRecord) -> None:
         """Write the epoch's value, once, also when the trial was taken over and trains anew."""
         entry = self._entries[member.key]
-        if record.epoch not in entry.reported and not record.diverged:
+        if record.epoch not in entry.inherited and not record.diverged:
             try:
                 entry.trial.report(member.history.value(record), record.epoch)
             except _TOLD_BY_OTHERS:
                 entry.lost = True
-            entry.reported.add(record.epoch)
         self._watcher.epoch(len(self._entries))
 
     def prunes(self, member: Member) -> bool:
         """Whether the study's pruner ends the trial, or another worker has."""
         entry = self._entries[member.key]
+        if len(member.history.records) in entry.inherited:
+            return False  # it passed this epoch in the hands of the worker that had it before
         return entry.lost or entry.trial.should_prune()
 
     def ended(self, population: Population, member: Member, ending: Ending) -> None:  # noqa: ARG002
@@ -219,7 +225,7 @@ class SearchCrew:
                 "device": device_name(task.examples.device),
                 "precision": str(task.precision).removeprefix("torch."),
             },
-            reported=set(bound.intermediate_values) if bound else set(),
+            inherited=frozenset(bound.intermediate_values if bound else ()),
             started=time.time(),
         )
 
@@ -243,7 +249,7 @@ class SearchCrew:
         """Give a trial the outcome of its twin, which was trained already."""
         records.write_origin(entry.trial, entry.member.config, entry.origin)
         for epoch, reported in twin.intermediate_values.items():
-            if epoch not in entry.reported:
+            if epoch not in entry.inherited:
                 entry.trial.report(reported, epoch)
         outcome = {
             "twin": twin.number,
@@ -275,7 +281,11 @@ class SearchCrew:
     def _close_old_stream(self) -> None:
         """Let the open stream take no more newcomers once its time is over."""
         quarter = max(1, self._definition.training.epochs // 4)
-        if self._open and self._open.epoch >= quarter and self._chooses_batch_size():
+        if (
+            self._open is not None
+            and self._open.epoch >= quarter
+            and self._chooses_batch_size()
+        ):
             self._open = None
 
     def _chooses_batch_size(self) -> bool:

@@ -92,7 +92,7 @@ class Adam(Optimizer):
     kernel: Callable[..., None] = staticmethod(torch._fused_adam_)
 
     def _update(self, lr: float, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        step = torch.tensor(float(self.steps), device=parameters[0].device)
+        step = torch.full((), float(self.steps), device=parameters[0].device)
         self.kernel(
             parameters,
             gradients,
