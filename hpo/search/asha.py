@@ -12,7 +12,8 @@ __all__ = ["AshaPruner"]
 class AshaPruner(BasePruner):
     """Asynchronous successive halving, the stopping variant (Li et al. 2020, section 3).
 
-    Rungs are at `min_epochs * reduction ** k` epochs. A trial that arrives at a rung goes on if
+    Rungs are at `min_epochs * reduction ** k` epochs, as long as a trial that goes on from there
+    has at least `reduction` times as many to train in all: what is nearly done is let finish. A trial that arrives at a rung goes on if
     its best value up to there is among the best `1 / reduction` of all trials that have reached
     the rung, itself included; at least one goes on.
 
@@ -24,11 +25,13 @@ class AshaPruner(BasePruner):
     Args:
         min_epochs: the first rung.
         reduction: one in so many goes on.
+        epochs: the most that a trial trains.
     """
 
-    def __init__(self, min_epochs: int = 1, reduction: int = 3) -> None:
+    def __init__(self, min_epochs: int, reduction: int, epochs: int) -> None:
         self._min_epochs = min_epochs
         self._reduction = reduction
+        self._epochs = epochs
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial, having reported its newest epoch, should stop."""
@@ -46,6 +49,8 @@ class AshaPruner(BasePruner):
         return own < last_to_go_on if maximize else own > last_to_go_on
 
     def _is_rung(self, epoch: int) -> bool:
+        if epoch * self._reduction > self._epochs:
+            return False
         rung = self._min_epochs
         while rung < epoch:
             rung *= self._reduction

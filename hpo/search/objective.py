@@ -281,11 +281,7 @@ class SearchCrew:
     def _close_old_stream(self) -> None:
         """Let the open stream take no more newcomers once its time is over."""
         quarter = max(1, self._definition.training.epochs // 4)
-        if (
-            self._open is not None
-            and self._open.epoch >= quarter
-            and self._chooses_batch_size()
-        ):
+        if self._open is not None and self._open.epoch >= quarter and self._chooses_batch_size():
             self._open = None
 
     def _chooses_batch_size(self) -> bool:

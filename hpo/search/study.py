@@ -167,7 +167,7 @@ def build_pruner(definition: StudyDefinition) -> BasePruner:
     """The definition's pruner; a report's step is the number of epochs that are done, from 1."""
     settings = definition.search.pruner.settings
     if isinstance(settings, AshaSettings):
-        return AshaPruner(settings.min_epochs, settings.reduction)
+        return AshaPruner(settings.min_epochs, settings.reduction, definition.training.epochs)
     if isinstance(settings, MedianSettings):
         return MedianPruner(
             n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_epochs

@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 
 from hpo.search.asha import AshaPruner
 
+LONG = 10_000
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet() -> Iterator[None]:
@@ -42,7 +44,7 @@ def survivors(study: optuna.Study, trials: list[optuna.Trial]) -> list[int]:
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_of_a_population_that_arrives_together_the_best_third_goes_on(direction: str) -> None:
-    study = study_of(AshaPruner(min_epochs=1, reduction=3), direction)
+    study = study_of(AshaPruner(min_epochs=1, reduction=3, epochs=LONG), direction)
     values = [0.4, 0.9, 0.1, 0.5, 0.8, 0.2, 0.3, 0.7, 0.6]
     trials = trials_with(study, [[value] for value in values])
     best = [1, 4, 7] if direction == "maximize" else [2, 5, 6]
@@ -51,28 +53,36 @@ def test_of_a_population_that_arrives_together_the_best_third_goes_on(direction:
 
 
 def test_only_rungs_are_judged() -> None:
-    pruner = AshaPruner(min_epochs=2, reduction=3)
+    pruner = AshaPruner(min_epochs=2, reduction=3, epochs=LONG)
     for epoch in range(1, 60):
         study = study_of(pruner)
         worst = trials_with(study, [[1.0] * epoch] * 5 + [[0.0] * epoch])[-1]
         assert worst.should_prune() == (epoch in (2, 6, 18, 54))
 
 
+def test_what_is_nearly_done_is_let_finish() -> None:
+    pruner = AshaPruner(min_epochs=1, reduction=3, epochs=20)
+    for epoch in range(1, 20):
+        study = study_of(pruner)
+        worst = trials_with(study, [[1.0] * epoch] * 5 + [[0.0] * epoch])[-1]
+        assert worst.should_prune() == (epoch in (1, 3))  # at 9 a third of the run is over
+
+
 def test_a_trial_is_judged_by_its_best_epoch_so_far() -> None:
-    study = study_of(AshaPruner(min_epochs=3, reduction=2))
+    study = study_of(AshaPruner(min_epochs=3, reduction=2, epochs=LONG))
     early_best, late_best = trials_with(study, [[0.9, 0.1, 0.1], [0.1, 0.5, 0.6]])
     assert not early_best.should_prune()
     assert late_best.should_prune()
 
 
 def test_later_epochs_of_others_do_not_count_at_an_earlier_rung() -> None:
-    study = study_of(AshaPruner(min_epochs=1, reduction=2))
+    study = study_of(AshaPruner(min_epochs=1, reduction=2, epochs=LONG))
     trials_with(study, [[0.1, 0.99]])
     assert not trials_with(study, [[0.5]])[0].should_prune()
 
 
 def test_somebody_always_goes_on() -> None:
-    study = study_of(AshaPruner(min_epochs=1, reduction=1000))
+    study = study_of(AshaPruner(min_epochs=1, reduction=1000, epochs=LONG))
     assert not trials_with(study, [[0.2]])[0].should_prune()
     assert trials_with(study, [[0.1]])[0].should_prune()
     better = trials_with(study, [[0.3], [0.3]])
@@ -80,7 +90,7 @@ def test_somebody_always_goes_on() -> None:
 
 
 def test_ended_trials_stay_in_the_comparison() -> None:
-    study = study_of(AshaPruner(min_epochs=1, reduction=2))
+    study = study_of(AshaPruner(min_epochs=1, reduction=2, epochs=LONG))
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
         (trial,) = trials_with(study, [[0.9]])
         study.tell(trial, 0.9 if state == TrialState.COMPLETE else None, state=state)
@@ -90,17 +100,23 @@ def test_ended_trials_stay_in_the_comparison() -> None:
 
 
 def test_a_trial_without_reports_goes_on() -> None:
-    study = study_of(AshaPruner())
+    study = study_of(AshaPruner(min_epochs=1, reduction=3, epochs=LONG))
     trials_with(study, [[0.9]])
     assert not study.ask().should_prune()
 
 
 def should_go_on(
-    curves: list[list[float]], own: int, min_epochs: int, reduction: int, maximize: bool
+    curves: list[list[float]],
+    own: int,
+    min_epochs: int,
+    reduction: int,
+    epochs: int,
+    maximize: bool,
 ) -> bool:
     """The definition, literally: at a rung, no more than a share of all may be better."""
     epoch = len(curves[own])
-    if epoch not in {min_epochs * reduction**k for k in range(12)}:
+    rungs = {min_epochs * reduction**k for k in range(12)}
+    if epoch not in rungs or epoch * reduction > epochs:
         return True
     sign = 1 if maximize else -1
     scores = [max(sign * v for v in curve[:epoch]) for curve in curves if len(curve) >= epoch]
@@ -120,14 +136,15 @@ CURVES = st.lists(
     curves=CURVES,
     min_epochs=st.integers(1, 4),
     reduction=st.integers(2, 5),
+    epochs=st.integers(1, 20),
     maximize=st.booleans(),
 )
 def test_it_is_the_definition(
-    curves: list[list[float]], min_epochs: int, reduction: int, maximize: bool
+    curves: list[list[float]], min_epochs: int, reduction: int, epochs: int, maximize: bool
 ) -> None:
     direction = "maximize" if maximize else "minimize"
-    study = study_of(AshaPruner(min_epochs, reduction), direction)
+    study = study_of(AshaPruner(min_epochs, reduction, epochs), direction)
     trials = trials_with(study, curves)
     for own, trial in enumerate(trials):
-        expected = should_go_on(curves, own, min_epochs, reduction, maximize)
+        expected = should_go_on(curves, own, min_epochs, reduction, epochs, maximize)
         assert trial.should_prune() != expected
