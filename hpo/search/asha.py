@@ -12,8 +12,8 @@ __all__ = ["AshaPruner"]
 class AshaPruner(BasePruner):
     """Asynchronous successive halving, the stopping variant (Li et al. 2020, section 3).
 
-    Rungs are at `min_epochs * reduction ** k` epochs, as long as a trial that goes on from there
-    has at least `reduction` times as many to train in all: what is nearly done is let finish. A trial that arrives at a rung goes on if
+    Rungs are at `min_epochs * reduction ** k` epochs, as long as a run is at least `reduction`
+    times as long: what is nearly done is let finish. A trial that arrives at a rung goes on if
     its best value up to there is among the best `1 / reduction` of all trials that have reached
     the rung, itself included; at least one goes on.
 
