@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from hpo.definition.loading import change_definition, json_schema, load_definition
 from hpo.definition.networks import ACTIVATIONS, INITIALIZATIONS
-from hpo.definition.ranges import Choice, FloatRange, IntRange, Range
+from hpo.definition.ranges import Choice, FloatRange, IntRange, Range, largest
 from hpo.definition.schema import StudyDefinition
 from hpo.studies import valid_name
 
@@ -29,6 +29,7 @@ __all__ = [
     "StudyDefinition",
     "change_definition",
     "json_schema",
+    "largest",
     "load_definition",
     "valid_name",
 ]

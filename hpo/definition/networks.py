@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails
 
 from hpo.definition.leaves import Flag, Number, Word, detail, invalid
-from hpo.definition.ranges import Choice, FloatRange, IntRange
+from hpo.definition.ranges import Choice, FloatRange, IntRange, largest
 from hpo.definition.sections import ChoiceOfOne, Section
 
 __all__ = [
@@ -85,6 +85,13 @@ class MlpSection(Section):
     initialization: Annotated[
         WordLeaf, Word("an initialization", INITIALIZATIONS, aliases=(("glorot", "xavier"),))
     ] = "he"
+
+    @property
+    def widest(self) -> int:
+        """The most units that a layer can have; 1 where there is none."""
+        if self.width is not None:
+            return largest(self.width)
+        return max(self.widths or (), default=1)
 
     @classmethod
     def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:

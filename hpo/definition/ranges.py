@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 from hpo.definition.problems import shown
 
-__all__ = ["Choice", "FloatRange", "IntRange", "Range", "is_range"]
+__all__ = ["Choice", "FloatRange", "IntRange", "Range", "is_range", "largest"]
 
 T_co = TypeVar("T_co", bound=bool | int | float | str, covariant=True)
 
@@ -76,3 +76,10 @@ Range = IntRange | FloatRange | Choice[Any]
 def is_range(value: object) -> TypeGuard[Range]:
     """Whether a leaf is drawn, and not a constant."""
     return isinstance(value, IntRange | FloatRange | Choice)
+
+
+def largest(leaf: IntRange | Choice[int] | int) -> int:
+    """The largest number that a leaf of whole numbers can be."""
+    if isinstance(leaf, IntRange):
+        return leaf.high
+    return max(leaf.choices) if isinstance(leaf, Choice) else leaf

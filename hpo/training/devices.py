@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import torch
 
 from hpo.errors import UsageError
 
-__all__ = ["device_name", "pick_device", "pick_precision", "prove"]
+__all__ = ["device_name", "pick_device", "pick_precision", "prove", "use_threads"]
+
+_WORTH_SHARING = 16_000_000
 
 
 def pick_device(name: str) -> torch.device:
@@ -43,6 +46,21 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.bfloat16
     return torch.float32
+
+
+def use_threads(multiplications: int) -> None:
+    """Let torch use all cores for large work, and one for small work.
+
+    Threads that share small work gain nothing (`benchmarks/RESULTS.md`), and wait for each other
+    whenever another process is on one of the cores.
+
+    Args:
+        multiplications: in the largest matrix product of a step.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(asked) if asked.isdecimal() and int(asked) else cores or 1
+    torch.set_num_threads(most if multiplications >= _WORTH_SHARING else 1)
 
 
 def device_name(device: torch.device) -> str:

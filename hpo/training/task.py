@@ -11,9 +11,10 @@ from torch import Tensor
 from hpo.data import describe, load_train, split
 from hpo.data.augment import Augmentation, build_augmentations
 from hpo.data.tensors import ImageTensors, Normalization
-from hpo.definition import Choice, IntRange, StudyDefinition
+from hpo.definition import StudyDefinition, largest
+from hpo.definition.networks import MlpSection
 from hpo.errors import UsageError
-from hpo.training.devices import pick_device, pick_precision
+from hpo.training.devices import pick_device, pick_precision, use_threads
 
 __all__ = ["Split", "Task", "prepare"]
 
@@ -58,6 +59,8 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     Raises:
         DataError: the dataset cannot be had.
         UsageError: it is unknown, or the split, the device or a batch size cannot be served.
+
+    Torch's threads are set to what work of this size can use.
     """
     device = pick_device(definition.training.device)
     dataset = definition.dataset
@@ -70,6 +73,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     if with_validation_rows:
         training = torch.cat([training, validation])
     examples = ImageTensors(rows, device)
+    use_threads(_work(definition, examples.features))
     task = Task(
         examples=examples,
         classes=describe(dataset.name).classes,
@@ -82,19 +86,19 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     return Split(task, training, validation)
 
 
+def _work(definition: StudyDefinition, features: int) -> int:
+    """Multiplications in the first layer of the largest network that the study can draw."""
+    networks = definition.model.options.values()
+    widest = max(network.widest for network in networks if isinstance(network, MlpSection))
+    return features * widest * largest(definition.training.batch_size)
+
+
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
     """Refuse a study that could draw a batch larger than its training rows."""
-    leaf = definition.training.batch_size
-    largest = (
-        max(leaf.choices)
-        if isinstance(leaf, Choice)
-        else leaf.high
-        if isinstance(leaf, IntRange)
-        else leaf
-    )
-    if int(largest) > rows:
+    batch = largest(definition.training.batch_size)
+    if batch > rows:
         message = (
-            f"training.batch_size: a batch of {largest} is larger than the {rows} training rows "
+            f"training.batch_size: a batch of {batch} is larger than the {rows} training rows "
             f"of {definition.dataset.name}; choose a smaller batch"
         )
         raise UsageError(message)
