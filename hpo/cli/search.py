@@ -32,6 +32,42 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
+_Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        metavar="N",
+        help="Finished trials that the study is to have in total, over all runs; "
+        "`search.trials` of the study if left out.",
+    ),
+]
+_Name = Annotated[
+    str | None,
+    typer.Option("--name", help="The study's name in the database; its file's if left out."),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Of the split, the draws and the training; `search.seed`."),
+]
+_Population = Annotated[
+    str, typer.Option("--population", metavar="K|auto", help="Trials to train side by side.")
+]
+_Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Stop then, and hand back what runs."),
+]
+_Lease = Annotated[
+    float,
+    typer.Option("--lease", metavar="SECONDS", help="How long a silent worker keeps its trials."),
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, show the space, and change nothing.")
+]
+_Output = Annotated[
+    Path, typer.Option("--output", help="The folder in which the artifact gets a folder.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(rich_help_panel=SEARCH_PANEL)(optimize)
@@ -40,42 +76,15 @@ def register(app: typer.Typer) -> None:
 
 def optimize(
     study: StudyName,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            "--trials",
-            help="Finished trials that the study is to have in total, over all runs; "
-            "`search.trials` of the study if left out.",
-        ),
-    ] = None,
+    trials: _Trials = None,
     storage: StorageUrl = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="The study's name in the database; its file's if left out."),
-    ] = None,
+    name: _Name = None,
     overrides: Overrides = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Of the split, the draws and the training; `search.seed`."),
-    ] = None,
-    population: Annotated[
-        str,
-        typer.Option("--population", metavar="K|auto", help="Trials to train side by side."),
-    ] = "auto",
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Stop then, and hand back what runs."),
-    ] = None,
-    lease: Annotated[
-        float,
-        typer.Option(
-            "--lease", metavar="SECONDS", help="How long a silent worker keeps its trials."
-        ),
-    ] = 60.0,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check everything, show the space, and change nothing."),
-    ] = False,
+    seed: _Seed = None,
+    population: _Population = "auto",
+    timeout: _Timeout = None,
+    lease: _Lease = 60.0,
+    dry_run: _DryRun = False,
 ) -> None:
     """Search a study until it has so many finished trials in total.
 
@@ -105,10 +114,7 @@ def optimize(
 def retrain_best(
     study: StudyName,
     storage: StorageUrl = None,
-    output: Annotated[
-        Path,
-        typer.Option("--output", help="The folder in which the artifact gets a folder."),
-    ] = Path("results"),
+    output: _Output = Path("results"),
     form: TextOutputFormat = TextFormat.TABLE,
 ) -> None:
     """Score the finalists again, retrain the winner over seeds, and test it once.
@@ -238,7 +244,6 @@ def _run(
 ) -> None:
     from hpo.cli.logs import stderr_console
     from hpo.cli.progress import SearchProgress
-    from hpo.errors import Interrupted
     from hpo.search.status import read_status
     from hpo.search.worker import run_worker
 
@@ -265,14 +270,20 @@ def _run(
     with progress:
         met = run_worker(opened, search, definition, data, options, progress, stop)
     after = read_status(opened, search.study_name)
-    seconds = time.monotonic() - start
     typer.echo(
         f"{search.study_name}: {after.finished} of {budget} trials finished ({after.complete} "
-        f"complete, {after.pruned} pruned, {after.failed} failed), {_duration(seconds)}"
+        f"complete, {after.pruned} pruned, {after.failed} failed), "
+        f"{_duration(time.monotonic() - start)}"
     )
     _show_best(after.best, definition)
+    _say_how_to_go_on(search.study_name, stop, met=met)
+
+
+def _say_how_to_go_on(study: str, stop: Stop, *, met: bool) -> None:
+    from hpo.errors import Interrupted
+
     if met:
-        typer.echo(f"next: hpo retrain-best --study {search.study_name}")
+        typer.echo(f"next: hpo retrain-best --study {study}")
     elif stop.signal_number is not None:
         message = "stopped; the trials in training were handed back, the same command goes on"
         raise Interrupted(message, stop.signal_number)
