@@ -150,7 +150,7 @@ class AshaSettings(Section):
     """Asynchronous successive halving: one in `reduction` goes on from each rung."""
 
     min_epochs: Annotated[int, _count("min_epochs is at least 1")] = 1
-    reduction: Annotated[int, _count("a reduction is 2 to 1000", low=2, high=1000)] = 3
+    reduction: Annotated[int, _count("a reduction is 2 to 1000", low=2, high=1000)] = 4
 
 
 class MedianSettings(Section):

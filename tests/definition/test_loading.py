@@ -138,7 +138,7 @@ def test_a_minimal_study_has_the_defaults(load: Load) -> None:
     search = study.search
     assert (search.trials, search.metric, search.seed) == (100, "accuracy", 0)
     assert (search.sampler.name, search.pruner.name) == ("tpe", "asha")
-    assert search.pruner.settings.model_dump() == {"min_epochs": 1, "reduction": 3}
+    assert search.pruner.settings.model_dump() == {"min_epochs": 1, "reduction": 4}
     assert (study.retrain.finalists, study.retrain.seeds) == (3, 5)
 
 
