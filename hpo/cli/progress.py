@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -29,7 +30,7 @@ class SearchProgress:
     Args:
         finished: how many trials of the study have finished, over all workers.
         budget: how many there are to be.
-        best: the best value so far, if there is one.
+        best: the best value that any trial has reported so far, if there is one.
         maximize: whether larger is better.
     """
 
@@ -49,7 +50,7 @@ class SearchProgress:
         self._running = 0
         self._spoken = time.monotonic()
         self._started = time.monotonic()
-        self._first = finished()
+        self._first = self._done = finished()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -65,21 +66,18 @@ class SearchProgress:
             "trials", total=budget, completed=self._first, status=self._status()
         )
 
-    def epoch(self, running: int) -> None:
+    def epoch(self, running: int, value: float) -> None:
         """An epoch of some trial was reported; so many are in training."""
         self._running = running
-        self._show(self._progress.tasks[0].completed)
+        if self._improves(value):
+            self._best = value
+        self._show(self._done)
 
     def finished(self, number: int, state: str, value: float | None) -> None:
         """A trial was told."""
-        done = self._finished()
-        improved = value is not None and self._improves(value)
-        if improved:
-            self._best = value
-            _log.info("trial %d is the best so far: %.4f", number, value)
-        else:
-            _log.debug("trial %d: %s", number, state)
-        self._show(done)
+        _log.debug("trial %d: %s%s", number, state, "" if value is None else f", {value:.4f}")
+        self._done = self._finished()
+        self._show(self._done)
 
     def __enter__(self) -> SearchProgress:
         self._progress.start()
@@ -93,7 +91,7 @@ class SearchProgress:
     ) -> None:
         self._progress.stop()
 
-    def _show(self, done: float) -> None:
+    def _show(self, done: int) -> None:
         self._progress.update(self._task, completed=done, status=self._status())
         now = time.monotonic()
         if not self._terminal and now - self._spoken > _QUIET_SECONDS:
@@ -106,7 +104,7 @@ class SearchProgress:
         best = "no value yet" if self._best is None else f"best {self._best:.4f}"
         return f"{best}, {self._running} running"
 
-    def _left(self, done: float) -> str:
+    def _left(self, done: int) -> str:
         fresh = done - self._first
         if fresh < 1:
             return "time left unknown"
@@ -114,6 +112,8 @@ class SearchProgress:
         return f"about {max(1, round(seconds / 60))} min left"
 
     def _improves(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
         if self._best is None:
             return True
         return value > self._best if self._maximize else value < self._best

@@ -52,7 +52,7 @@ _STATES = {
 class Watcher(Protocol):
     """Whoever shows how a search goes."""
 
-    def epoch(self, running: int) -> None:
+    def epoch(self, running: int, value: float) -> None:
         """An epoch of some trial was reported; so many are in training."""
 
     def finished(self, number: int, state: str, value: float | None) -> None:
@@ -149,7 +149,7 @@ class SearchCrew:
                 entry.trial.report(member.history.value(record), record.epoch)
             except _TOLD_BY_OTHERS:
                 entry.lost = True
-        self._watcher.epoch(len(self._entries))
+        self._watcher.epoch(len(self._entries), member.history.value(record))
 
     def prunes(self, member: Member) -> bool:
         """Whether the study's pruner ends the trial, or another worker has."""
