@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 __all__ = ["Stop"]
 
@@ -42,12 +42,7 @@ class Stop:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
