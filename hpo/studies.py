@@ -124,7 +124,7 @@ def _is_name(text: str) -> bool:
 def _those_there_are(name: str) -> str:
     names = [study.name for study in available()]
     if not names:
-        return "; there are none here (`hpo init` makes one)"
+        return "; there are none here"
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     guess = f"did you mean `{near[0]}`? " if near else ""
     return f"; {guess}there are {', '.join(names)}"

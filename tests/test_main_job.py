@@ -135,6 +135,13 @@ def test_the_test_set_stays_closed_while_nothing_has_changed(finished: Path) -> 
     assert model.stat().st_mtime_ns == written
 
 
+def test_asking_for_fewer_trials_does_not_open_the_test_set_again(finished: Path) -> None:
+    hpo(finished, "optimize", "--study", "digits", "--trials", "5")
+    again = hpo(finished, "retrain-best", "--study", "digits")
+    assert "stays closed" in again.stderr
+    assert not (finished / "results" / "digits.1").exists()
+
+
 def test_a_longer_search_makes_a_new_artifact_and_keeps_the_old(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -192,8 +199,13 @@ def test_a_signal_hands_back_what_runs_and_the_search_resumes(
     hpo(slow_study, "optimize", "--study", "slow")
     status = read(slow_study, "status", "--study", "slow")
     assert status["finished"] == status["complete"] == 6
-    numbers = {trial["number"] for trial in read(slow_study, "trials", "--study", "slow")}
-    assert begun <= numbers == set(range(6))
+    resumed = outcomes(slow_study, "slow")
+    assert begun <= {trial[0] for trial in resumed} == set(range(6))
+    # A trial that is taken over begins again where it began, so it comes to the same.
+    hpo(slow_study, "optimize", "--study", "slow", "--name", "unbroken")
+    for trial, other in zip(resumed, outcomes(slow_study, "unbroken"), strict=True):
+        assert trial[3] == other[3]
+        assert trial[2] == pytest.approx(other[2], abs=0.01)
 
 
 def test_two_signals_end_it_at_once(slow_study: Path) -> None:

@@ -66,10 +66,20 @@ def write(
 
 
 def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, Any]:
-    """What an artifact follows from: it is out of date when this changes."""
+    """What an artifact follows from: it is out of date when this changes.
+
+    The trials that have finished count; how many there are to be, and by what means they are
+    found, does not.
+    """
     finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    definition_sum = hashlib.sha256(definition.to_json().encode()).hexdigest()
-    return {"finished_trials": len(finished), "definition_sha256": definition_sum}
+    data = json.loads(definition.to_json())
+    for key in ("trials", "sampler", "pruner"):
+        del data["search"][key]
+    text = json.dumps(data, sort_keys=True)
+    return {
+        "finished_trials": len(finished),
+        "definition_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:

@@ -78,7 +78,8 @@ class Limits:
 class _Entry:
     """A trial in training.
 
-    `inherited` are the epochs that a worker before this one has reported.
+    `inherited` are the epochs that a worker before this one has reported, `place` is where in
+    which stream the trial began then: its number, and its epoch.
     """
 
     slot: Slot
@@ -86,6 +87,7 @@ class _Entry:
     member: Member
     origin: dict[str, Any]
     inherited: frozenset[int]
+    place: tuple[int, int] | None
     started: float
     lost: bool = False
 
@@ -118,6 +120,7 @@ class SearchCrew:
         self._watcher = watcher
         self._entries: dict[int, _Entry] = {}
         self._open: Population | None = None
+        self._places: dict[tuple[int, int], Population] = {}
         self._held: _Entry | None = None
 
     # What training.fit calls
@@ -226,6 +229,7 @@ class SearchCrew:
                 "precision": str(task.precision).removeprefix("torch."),
             },
             inherited=frozenset(bound.intermediate_values if bound else ()),
+            place=records.place_of(bound) if bound else None,
             started=time.time(),
         )
 
@@ -265,18 +269,35 @@ class SearchCrew:
         """The population that a trial joins: the open stream's, or that of a new stream.
 
         A stream takes newcomers for a quarter of a run. Then the next trial is free in its batch
-        size and opens another stream, while those of the first train on to their end.
+        size and opens another stream, while those of the first train on to their end. A trial
+        that is taken over begins again where it began before, so it comes to the same values.
         """
         batch_size, number = entry.member.config.batch_size, entry.member.key
-        if self._open is None or self._open.batch_size != batch_size:
-            seed = self._definition.search.seed
-            stream = Stream(self._data.training, batch_size, seed, number)
-            self._open = Population(self._data.task, stream)
-        population = self._open
+        if entry.place is not None:
+            population = self._at(entry.place, batch_size)
+        elif self._open is None or self._open.batch_size != batch_size:
+            population = self._open = self._population(number, batch_size)
+        else:
+            population = self._open
         entry.origin.update(stream=population.streams[0].number, joined=population.epoch)
         records.write_origin(entry.trial, entry.member.config, entry.origin)
         self._entries[number] = entry
         return population
+
+    def _at(self, place: tuple[int, int], batch_size: int) -> Population:
+        """A population at that epoch of that stream; those that begin there share it."""
+        stream, epoch = place
+        population = self._places.get(place)
+        if population is None or population.epoch != epoch:
+            population = self._places[place] = self._population(stream, batch_size)
+            population.epoch = epoch
+        return population
+
+    def _population(self, stream: int, batch_size: int) -> Population:
+        seed = self._definition.search.seed
+        return Population(
+            self._data.task, Stream(self._data.training, batch_size, seed, number=stream)
+        )
 
     def _close_old_stream(self) -> None:
         """Let the open stream take no more newcomers once its time is over."""

@@ -10,7 +10,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import TrialConfig
 
-__all__ = ["STATE_NAMES", "TrialRecord", "is_twin", "read", "write_origin", "write_outcome"]
+__all__ = [
+    "STATE_NAMES",
+    "TrialRecord",
+    "is_twin",
+    "place_of",
+    "read",
+    "write_origin",
+    "write_outcome",
+]
 
 STATE_NAMES = {
     TrialState.COMPLETE: "complete",
@@ -77,6 +85,14 @@ def read(trial: FrozenTrial, *, maximize: bool) -> TrialRecord:
         outcome=attributes.get(_OUTCOME, {}),
         curve=attributes.get(_CURVE, []),
     )
+
+
+def place_of(trial: FrozenTrial) -> tuple[int, int] | None:
+    """The stream that a trial joined and the epoch at which it did; None before it joined."""
+    origin = trial.user_attrs.get(_ORIGIN, {})
+    if "stream" not in origin:
+        return None
+    return int(origin["stream"]), int(origin["joined"])
 
 
 def is_twin(trial: FrozenTrial) -> bool:

@@ -169,8 +169,9 @@ def build_pruner(definition: StudyDefinition) -> BasePruner:
     if isinstance(settings, AshaSettings):
         return AshaPruner(settings.min_epochs, settings.reduction, definition.training.epochs)
     if isinstance(settings, MedianSettings):
+        # Optuna spares the steps below its number, and the first epoch is step 1.
         return MedianPruner(
-            n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_epochs
+            n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_epochs + 1
         )
     return NopPruner()
 
