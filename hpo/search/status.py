@@ -21,7 +21,6 @@ from sqlalchemy.engine import Connection
 
 from hpo.errors import FileError, UsageError
 from hpo.search import records
-from hpo.search.holder import is_gone
 from hpo.search.ledger import SlotRow
 from hpo.search.records import TrialRecord
 from hpo.search.storage import Storage, _check_path, _is_set_up, explain, open_storage
@@ -226,11 +225,7 @@ def _unfinished(trial_id: int, row: SlotRow | None) -> str | None:
     """
     if row is None or row.trial_id not in (None, trial_id):
         return None
-    return "running" if _is_held(row) else "waiting"
-
-
-def _is_held(row: SlotRow) -> bool:
-    return row.holder is not None and (row.expires_in or 0.0) > 0.0 and not is_gone(row.holder)
+    return "running" if row.live else "waiting"
 
 
 def _maximizes(study: optuna.Study) -> bool:
