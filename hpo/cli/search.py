@@ -253,10 +253,8 @@ def _run(
     budget = definition.search.trials
     before = read_status(opened, search.study_name)
     if before.finished >= budget:
-        typer.echo(
-            f"{search.study_name}: {before.finished} trials have finished and {budget} were "
-            "asked for; nothing to do"
-        )
+        asked = f"{before.finished} trials have finished and {budget} were asked for"
+        typer.echo(f"{search.study_name}: {asked}; nothing to do")
         _show_best(before.best, definition)
         return
     start = time.monotonic()

@@ -110,8 +110,9 @@ def score_again(
         raise TrainingError(
             "every finalist diverged with fresh seeds; search on with other ranges"
         )
-    maximize = DIRECTIONS[definition.search.metric] == "maximize"
-    return sorted(scored, key=lambda finalist: finalist.mean, reverse=maximize)
+    sign = -1 if DIRECTIONS[definition.search.metric] == "maximize" else 1
+    # A config that diverges with some seeds is behind all that do with fewer.
+    return sorted(scored, key=lambda finalist: (-len(finalist.values), sign * finalist.mean))
 
 
 class _Rescoring:
@@ -192,7 +193,9 @@ class _Rescoring:
             bests = [
                 (member.history.value(best), best.epoch)
                 for member, of in self._members.items()
-                if of == place and (best := member.history.best) is not None
+                if of == place
+                and (best := member.history.best) is not None
+                and not member.history.records[-1].diverged
             ]
             results.append(
                 Finalist(

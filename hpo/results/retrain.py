@@ -117,12 +117,8 @@ def retrain_best(
         for seed in range(definition.retrain.seeds)
     ]
     states = _train(winner, definition, data, seeds, stopping, heard)
-    # Only now, when nothing can be chosen any more, is the test set opened.
-    examples, task = data.task.examples, data.task
-    test = ImageTensors(load_test(definition.dataset.name), examples.device)
-    model = Mlp(winner.config.model, examples.features, task.classes).to(examples.device).eval()
-    scores = [_score(model, state, test, task.normalization) for state in states]
-    metrics = {name: [values[name] for values in scores] for name in scores[0]}
+    metrics = _test(winner, definition, data, states)
+    task = data.task
     return Retrained(
         winner=winner,
         finalists=finalists,
@@ -132,9 +128,9 @@ def retrain_best(
         seeds=seeds,
         states=states,
         normalization=task.normalization,
-        image_shape=tuple(examples.images.shape[1:]),
+        image_shape=tuple(task.examples.images.shape[1:]),
         classes=task.classes,
-        device=device_name(examples.device),
+        device=device_name(task.examples.device),
     )
 
 
@@ -175,6 +171,20 @@ def _check_finite(states: list[dict[str, Tensor]]) -> None:
             "written; raise retrain.finalists or search on"
         )
         raise TrainingError(message)
+
+
+def _test(
+    winner: Finalist, definition: StudyDefinition, data: Split, states: list[dict[str, Tensor]]
+) -> dict[str, list[float]]:
+    """The one look at the test set: every metric of every network.
+
+    It is opened only now, when nothing can be chosen any more.
+    """
+    examples, task = data.task.examples, data.task
+    test = ImageTensors(load_test(definition.dataset.name), examples.device)
+    model = Mlp(winner.config.model, examples.features, task.classes).to(examples.device).eval()
+    scores = [_score(model, state, test, task.normalization) for state in states]
+    return {name: [values[name] for values in scores] for name in scores[0]}
 
 
 def _score(
