@@ -1,0 +1,114 @@
+"""Choosing finalists out of real studies, and scoring them again with fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial, TrialState
+
+from hpo import space
+from hpo.definition import StudyDefinition, load_definition
+from hpo.errors import TrainingError
+from hpo.results.finalists import Finalist, choose, score_again
+from hpo.search import records
+from hpo.search.storage import Storage, open_storage
+from hpo.search.study import build_sampler, create_or_resume, start_trial
+from hpo.training.task import prepare
+
+STUDY = (
+    "dataset: {name: digits}\n"
+    "model: {mlp: {widths: [16]}}\n"
+    "optimizer: {sgd: {lr: {float: [0.001, 1.0e+30], log: true}}}\n"
+    "training: {batch_size: 64, epochs: 2}\n"
+    "retrain: {finalists: 2, seeds: 2}\n"
+)
+
+
+def never() -> bool:
+    return False
+
+
+def ignore(sentence: str) -> None:
+    assert sentence
+
+
+@pytest.fixture
+def definition(tmp_path: Path) -> StudyDefinition:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return load_definition(path)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    with open_storage(f"sqlite:///{tmp_path}/hpo.db") as opened:
+        yield opened
+
+
+def tell(
+    study: optuna.Study,
+    definition: StudyDefinition,
+    value: float,
+    state: TrialState = TrialState.COMPLETE,
+    **outcome: int,
+) -> None:
+    trial = start_trial(study, 0, lambda number: build_sampler(definition, number))
+    records.write_origin(trial, space.draw(definition, trial), {})
+    records.write_outcome(trial, {"epochs": 2, **outcome}, [])
+    trial.report(value, 1)
+    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+
+
+def test_finalists_are_the_best_that_trained_to_their_end_each_config_once(
+    storage: Storage, definition: StudyDefinition
+) -> None:
+    study = create_or_resume(storage, definition, "study")
+    with pytest.raises(TrainingError, match="hpo optimize --study study"):
+        choose(study, definition)
+    tell(study, definition, 0.5)
+    tell(study, definition, 0.99, TrialState.PRUNED)
+    tell(study, definition, 0.98, twin=0)
+    tell(study, definition, 0.7)
+    tell(study, definition, 0.6)
+    assert [finalist.number for finalist in choose(study, definition)] == [3, 4]
+
+
+def test_a_lower_loss_is_better(storage: Storage, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY + "search: {metric: loss}\n")
+    definition = load_definition(path)
+    study = create_or_resume(storage, definition, "study")
+    for value in (0.5, 0.2, 0.9):
+        tell(study, definition, value)
+    assert [finalist.number for finalist in choose(study, definition)] == [1, 0]
+
+
+def finalist(definition: StudyDefinition, number: int, rate: float) -> Finalist:
+    return Finalist(number, space.draw(definition, FixedTrial({"sgd.lr": rate})), {"sgd.lr": rate})
+
+
+def test_fresh_seeds_decide_and_divergence_loses(definition: StudyDefinition) -> None:
+    data = prepare(definition)
+    candidates = [
+        finalist(definition, 0, 1e30),
+        finalist(definition, 1, 0.001),
+        finalist(definition, 2, 0.1),
+    ]
+    scored = score_again(candidates, definition, data, never, ignore)
+    assert [entry.number for entry in scored] == [2, 1]
+    winner = scored[0]
+    assert len(winner.values) == len(winner.best_epochs) == 2
+    assert winner.values[0] != winner.values[1]
+    assert winner.mean == pytest.approx(sum(winner.values) / 2)
+    assert 1 <= winner.epochs <= 2
+    assert score_again(candidates, definition, data, never, ignore) == scored
+
+
+def test_if_all_diverge_it_says_so(definition: StudyDefinition) -> None:
+    with pytest.raises(TrainingError, match="diverged"):
+        score_again(
+            [finalist(definition, 0, 1e30)], definition, prepare(definition), never, ignore
+        )
