@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import MedianPruner, NopPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
@@ -225,13 +225,29 @@ def test_the_sampler_is_the_definitions(define: Callable[..., StudyDefinition]) 
     assert isinstance(build_sampler(define(), 1, {}), TPESampler)
 
 
+def epochs_at_which_a_bad_trial_is_pruned(pruner: BasePruner, good_trials: int) -> list[int]:
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for _ in range(good_trials):
+        good = study.ask()
+        for epoch in range(1, 8):
+            good.report(0.9, epoch)
+        study.tell(good, 0.9)
+    bad, pruned = study.ask(), []
+    for epoch in range(1, 8):
+        bad.report(0.1, epoch)
+        if bad.should_prune():
+            pruned.append(epoch)
+    return pruned
+
+
 def test_the_pruner_is_the_definitions(define: Callable[..., StudyDefinition]) -> None:
     asha = build_pruner(define("search.pruner={asha: {min_epochs: 2, reduction: 3}}"))
     assert isinstance(asha, AshaPruner)
     assert (asha._min_epochs, asha._reduction) == (2, 3)
-    median = build_pruner(define("search.pruner={median: {startup_trials: 7, warmup_epochs: 4}}"))
+    median = build_pruner(define("search.pruner={median: {startup_trials: 2, warmup_epochs: 4}}"))
     assert isinstance(median, MedianPruner)
-    assert (median._n_startup_trials, median._n_warmup_steps) == (7, 4)
+    assert epochs_at_which_a_bad_trial_is_pruned(median, good_trials=1) == []
+    assert epochs_at_which_a_bad_trial_is_pruned(median, good_trials=2) == [5, 6, 7]
     assert isinstance(build_pruner(define("search.pruner=none")), NopPruner)
 
 
