@@ -278,6 +278,40 @@ def test_same_parameters_are_not_trained_twice(tmp_path: Path) -> None:
         assert trial["epochs"] > 0 or "same parameters as trial" in trial["reason"]
 
 
+def test_time_runs_out_also_where_nothing_is_left_to_train(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(
+        "dataset: {name: digits}\n"
+        "model: {mlp: {widths: [8]}}\n"
+        "optimizer: {adam: {lr: 0.01}}\n"
+        "training: {batch_size: 64, epochs: 1}\n"
+        "search: {sampler: random}\n"
+    )
+    many = ("--study", "one.yaml", "--trials", "20000")
+    stopped = hpo(tmp_path, "optimize", *many, "--timeout", "3")
+    assert "the time is up" in stopped.stdout
+    status = read(tmp_path, "status", "--study", "one")
+    assert 1 < status["finished"] < 20000
+    assert hpo(tmp_path, "best", "--study", "one", "--format", "json").stdout
+
+
+def test_a_smaller_budget_finishes_what_has_begun(slow_study: Path) -> None:
+    hpo(slow_study, "optimize", "--study", "slow", "--timeout", "1")
+    begun = len(outcomes(slow_study, "slow"))
+    assert begun > 2
+    done = hpo(slow_study, "optimize", "--study", "slow", "--trials", "2")
+    assert f"{begun} of {begun} trials finished" in done.stdout
+
+
+def test_retrain_asks_for_its_place_before_it_works(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    storage = f"sqlite:///{finished}/hpo.db"
+    place = ("--output", str(tmp_path / "file"))
+    refused = hpo(
+        tmp_path, "retrain-best", "--study", "digits", "--storage", storage, *place, expect=74
+    )
+    assert "finalist" not in refused.stderr
+
+
 def test_a_diverged_member_fails_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "wild.yaml").write_text(
         "dataset: {name: digits}\n"

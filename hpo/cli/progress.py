@@ -78,6 +78,12 @@ class SearchProgress:
         self._done = self._finished()
         self._show(self._done)
 
+    def waiting(self) -> None:
+        """Nothing is left to train here, and others have yet to finish."""
+        self._running = 0
+        self._done = self._finished()
+        self._show(self._done)
+
     def __enter__(self) -> SearchProgress:
         self._progress.start()
         return self

@@ -107,8 +107,8 @@ def optimize(
     with Stop(timeout) as stop, open_storage(url) as opened:
         search = create_or_resume(opened, definition, definition.name)
         with opened.guard():
-            opened.ledger.set_budget(search._study_id, definition.search.trials)
-        _run(opened, search, definition, data, options, stop)
+            budget = opened.ledger.set_budget(search._study_id, definition.search.trials)
+        _run(opened, search, definition, data, budget, options, stop)
 
 
 def retrain_best(
@@ -143,6 +143,7 @@ def retrain_best(
             typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
             _show_result(known, form)
             return
+        artifact.check_place(folder)
         try:
             with Spinner(stderr_console()) as spinner, opened.guard():
                 result = run(search, definition, stop, spinner)
@@ -239,6 +240,7 @@ def _run(
     search: optuna.Study,
     definition: StudyDefinition,
     data: Split,
+    budget: int,
     options: WorkerOptions,
     stop: Stop,
 ) -> None:
@@ -250,13 +252,14 @@ def _run(
     def finished() -> int:
         return opened.ledger.counts(search._study_id).done
 
-    budget = definition.search.trials
-    before = read_status(opened, search.study_name)
-    if before.finished >= budget:
-        asked = f"{before.finished} trials have finished and {budget} were asked for"
+    before, wanted = read_status(opened, search.study_name), definition.search.trials
+    if before.finished >= wanted:
+        asked = f"{before.finished} trials have finished and {wanted} were asked for"
         typer.echo(f"{search.study_name}: {asked}; nothing to do")
         _show_best(before.best, definition)
         return
+    if budget > wanted:
+        typer.echo(f"{budget} trials have begun already; all of them are finished", err=True)
     start = time.monotonic()
     progress = SearchProgress(
         stderr_console(),
@@ -295,7 +298,7 @@ def _show_best(best: TrialRecord | None, definition: StudyDefinition) -> None:
         return
     typer.echo(
         f"best: trial {best.number}, validation {definition.search.metric} {best.value:.4f} "
-        f"in epoch {best.outcome['best_epoch']}"
+        f"in epoch {best.outcome.get('best_epoch')}"
     )
     _show_params(best.params)
 

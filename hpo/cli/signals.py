@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from types import FrameType
 
 __all__ = ["Stop"]
 
+_SHOW_CURSOR = b"\x1b[?25h\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,5 +51,10 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.signal_number is not None:
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)  # the bar has no time left to do so
             os._exit(128 + number)
         self.signal_number = number
+        # Straight to the file: a handler may run in the middle of anything else's writing.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping; once more ends it at once\n")

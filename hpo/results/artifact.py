@@ -31,8 +31,9 @@ from safetensors.torch import save
 from hpo.definition import StudyDefinition
 from hpo.errors import FileError
 from hpo.results.retrain import Retrained
+from hpo.search.study import SURPLUS
 
-__all__ = ["fingerprint", "read_metrics", "write"]
+__all__ = ["check_place", "fingerprint", "read_metrics", "write"]
 
 _PACKAGES = ("hpo", "torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
 
@@ -71,15 +72,32 @@ def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, A
     The trials that have finished count; how many there are to be, and by what means they are
     found, does not.
     """
-    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     data = json.loads(definition.to_json())
     for key in ("trials", "sampler", "pruner"):
         del data["search"][key]
-    text = json.dumps(data, sort_keys=True)
+    finished = [
+        [trial.number, trial.state.name, trial.params, trial.value]
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and SURPLUS not in trial.user_attrs
+    ]
     return {
         "finished_trials": len(finished),
-        "definition_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "trials_sha256": _sum(finished),
+        "definition_sha256": _sum(data),
     }
+
+
+def check_place(folder: Path) -> None:
+    """Make sure that an artifact can be written there, before the work that it takes.
+
+    Raises:
+        FileError: the disk refuses.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
+    except OSError as error:
+        raise _refused(folder, error) from None
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
@@ -139,6 +157,10 @@ def _fill(
     for path in draft.rglob("*"):
         if path.is_file():
             _sync(path)
+
+
+def _sum(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import optuna
 import torch
 from torch import Tensor
 
-from hpo.data import load_test
+from hpo.data import fetch, load_test
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
@@ -106,6 +106,8 @@ def retrain_best(
         TrainingError: there is no finalist, or training diverged.
         DataError: the dataset cannot be had.
     """
+    # All files of the dataset are there and whole, or it is said now and not after the training.
+    fetch(definition.dataset.name)
     finalists = score_again(
         choose(study, definition), definition, prepare(definition), stopping, heard
     )

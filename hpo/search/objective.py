@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +58,9 @@ class Watcher(Protocol):
     def finished(self, number: int, state: str, value: float | None) -> None:
         """A trial was told; `state` is `complete`, `pruned` or `failed`."""
 
+    def waiting(self) -> None:
+        """Nothing is left to train here, and others have yet to finish."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -99,6 +102,7 @@ class SearchCrew:
         study: with its pruner set.
         holder: this worker's name in the ledger.
         data: the study's data, split.
+        stopping: asked before a trial begins.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class SearchCrew:
         data: Split,
         limits: Limits,
         watcher: Watcher,
+        stopping: Callable[[], bool],
     ) -> None:
         self._study = study
         self._definition = definition
@@ -118,6 +123,7 @@ class SearchCrew:
         self._data = data
         self._limits = limits
         self._watcher = watcher
+        self._stopping = stopping
         self._entries: dict[int, _Entry] = {}
         self._open: Population | None = None
         self._places: dict[tuple[int, int], Population] = {}
@@ -140,8 +146,14 @@ class SearchCrew:
             if count and used + size > self._limits.memory:
                 self._held = entry
                 break
+            try:
+                population = self._join(entry)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                # It waited for longer than its lease, and another worker has finished it.
+                self._ledger.release(self._holder, [entry.slot])
+                continue
             count, used = count + 1, used + size
-            joining.setdefault(self._join(entry), []).append(entry.member)
+            joining.setdefault(population, []).append(entry.member)
         return joining.items()
 
     def report(self, member: Member, record: EpochRecord) -> None:
@@ -157,7 +169,7 @@ class SearchCrew:
     def prunes(self, member: Member) -> bool:
         """Whether the study's pruner ends the trial, or another worker has."""
         entry = self._entries[member.key]
-        if len(member.history.records) in entry.inherited:
+        if len(member.history.records) < max(entry.inherited, default=0):
             return False  # it passed this epoch in the hands of the worker that had it before
         return entry.lost or entry.trial.should_prune()
 
@@ -187,14 +199,21 @@ class SearchCrew:
     def _next_entry(self) -> _Entry | None:
         """The next trial to train; those that need no training are told on the way."""
         study_id, lease = self._study._study_id, self._limits.lease
-        while claimed := self._ledger.claim(study_id, self._holder, 1, lease):
-            entry = self._begin(claimed[0])
-            if entry is None:
-                continue
-            twin = self._finished_twin(entry.trial)
-            if twin is None:
-                return entry
-            self._copy(entry, twin)
+        while not self._stopping() and (
+            claimed := self._ledger.claim(study_id, self._holder, 1, lease)
+        ):
+            try:
+                entry = self._begin(claimed[0])
+                if entry is None:
+                    continue
+                # One that was taken over has trained already; its own outcome counts.
+                begun = entry.place is not None or entry.inherited
+                twin = None if begun else self._finished_twin(entry.trial)
+                if twin is None:
+                    return entry
+                self._copy(entry, twin)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                self._ledger.release(self._holder, claimed)
         return None
 
     def _begin(self, slot: Slot) -> _Entry | None:
@@ -258,6 +277,7 @@ class SearchCrew:
         outcome = {
             "twin": twin.number,
             "epochs": 0,
+            "best_epoch": records.read(twin, maximize=True).outcome.get("best_epoch"),
             "train_seconds": 0.0,
             "total_seconds": round(time.time() - entry.started, 4),
             "reason": f"same parameters as trial {twin.number}; not trained again",

@@ -60,7 +60,8 @@ def run_worker(
     """
     holder = holder_name()
     study_id, ledger = study._study_id, storage.ledger
-    crew = SearchCrew(study, definition, ledger, holder, data, _limits(options, data), watcher)
+    limits = _limits(options, data)
+    crew = SearchCrew(study, definition, ledger, holder, data, limits, watcher, stopping)
     with storage.guard(), LeaseKeeper(ledger, holder, options.lease):
         try:
             while True:
@@ -69,6 +70,7 @@ def run_worker(
                 if counts.done >= counts.budget:
                     return True
                 # Others hold the rest; should one of them die, its trials are ours.
+                watcher.waiting()
                 wait = ledger.next_expiry(study_id, holder)
                 if _sleep(min(wait or 0.0, _LONGEST_WAIT), stopping):
                     return False
