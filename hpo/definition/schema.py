@@ -119,9 +119,7 @@ class TrainingSection(Section):
     label_smoothing: Annotated[
         FloatLeaf, Number("label smoothing is a share below 1", high=1, open_high=True)
     ] = 0.0
-    device: Annotated[
-        str, Pattern("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]{1,3})?")
-    ] = "auto"
+    device: Annotated[str, Pattern("auto, cpu, cuda or cuda:N", _DEVICE)] = "auto"
     precision: Annotated[
         str, Word("a precision", ("auto", "float32", "bfloat16"), ranged=False)
     ] = "auto"

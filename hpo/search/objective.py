@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo import space
 from hpo.config import TrialConfig
 from hpo.definition import StudyDefinition
+from hpo.definition.ranges import is_range
 from hpo.search import records
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.study import (
@@ -272,8 +273,7 @@ class SearchCrew:
         """Give a trial the outcome of its twin, which was trained already."""
         records.write_origin(entry.trial, entry.member.config, entry.origin)
         for epoch, reported in twin.intermediate_values.items():
-            if epoch not in entry.inherited:
-                entry.trial.report(reported, epoch)
+            entry.trial.report(reported, epoch)
         outcome = {
             "twin": twin.number,
             "epochs": 0,
@@ -326,7 +326,7 @@ class SearchCrew:
             self._open = None
 
     def _chooses_batch_size(self) -> bool:
-        return space.BATCH_SIZE in space.describe(self._definition)
+        return is_range(self._definition.training.batch_size)
 
     # How it ends
 
