@@ -1,6 +1,6 @@
-"""Putting a study in order after crashes: what anybody may do at any time, and every worker does.
+"""Putting a study in order after crashes: anybody may do it at any time, and every worker does.
 
-Nothing here can be done twice: a result is told once, a slot is done once, a trial is retired once.
+Nothing of it can happen twice: a result is told, a slot done, and a trial retired, once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a worker keeps what is its own: checkpoints, and results that the database has yet to hear.
+"""Where workers keep their own: checkpoints, and results that the database has yet to hear of.
 
 One folder a database, named after the random id that the database carries: a database that was
 deleted and made anew, or that another path leads to, is told from it.

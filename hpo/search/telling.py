@@ -1,4 +1,4 @@
-"""How a trial ends: its result goes to the disk, then to the database, once, and fills its slot."""
+"""How a trial ends: its result goes to the disk, then to the database, once; its slot is done."""
 
 from __future__ import annotations
 

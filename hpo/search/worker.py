@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import optuna
 
 from hpo.definition import StudyDefinition
+from hpo.errors import TrainingError
 from hpo.search.berths import Berths
+from hpo.search.halt import halted
 from hpo.search.intake import Intake
 from hpo.search.ledger import LeaseKeeper, Ledger, holder_name
 from hpo.search.objective import Limits, SearchCrew
@@ -75,8 +77,12 @@ def run_worker(
     with storage.guard(), LeaseKeeper(ledger, holder, options.lease) as keeper:
         try:
             repair(storage, study.study_name)
-            crew = _crew(storage, study, definition, data, options, watcher, holder, keeper, stopping)
+            crew = _crew(
+                storage, study, definition, data, options, watcher, holder, keeper, stopping
+            )
             while True:
+                if (reason := halted(study)) is not None:
+                    raise TrainingError(reason)
                 fit(crew, data.validation, stopping)
                 counts = ledger.counts(study._study_id)
                 if counts.done >= counts.budget:

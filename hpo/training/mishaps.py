@@ -1,4 +1,4 @@
-"""What went wrong with a population, told apart by what helps: fewer members, another try, nothing.
+"""What went wrong with a population, told apart by what helps: fewer members, or another try.
 
 The error itself is not kept: its traceback holds the tensors of the frames that it passed, and
 with them the memory that was short (PyTorch issue 18853).
