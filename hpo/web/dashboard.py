@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -287,6 +288,8 @@ def _answer(
 
 def _quieten() -> None:
     """Keep the parts' own logs for -v; what matters is said by `Pages`."""
+    # The page asks for importances however few trials there are, which Optuna warns of.
+    warnings.filterwarnings("ignore", module=r"optuna(_dashboard)?\.")
     if logging.getLogger("hpo").isEnabledFor(logging.DEBUG):
         return
     for name in ("optuna_dashboard", "waitress", "waitress.queue", "bottle"):
