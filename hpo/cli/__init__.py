@@ -7,6 +7,7 @@ logs.py       log lines on stderr
 secrets.py    no password in either
 search.py     optimize, retrain-best (with progress.py and signals.py)
 inspect.py    status, trials, best
+dashboard.py  dashboard
 studies.py    studies list, show, validate, schema
 data.py       data list, fetch
 doctor.py     doctor
