@@ -88,6 +88,13 @@ class SearchProgress:
         self._done = self._finished()
         self._show(self._done)
 
+    def show(self, done: int, running: int, best: float | None) -> None:
+        """Show how the study stands, for whoever watches others train."""
+        self._done, self._running = done, running
+        if best is not None and self._improves(best):
+            self._best = best
+        self._show(done)
+
     def __enter__(self) -> SearchProgress:
         self._progress.start()
         return self

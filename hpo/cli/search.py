@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +30,9 @@ from hpo.cli.workers import worker_options
 if TYPE_CHECKING:
     import optuna
 
+    from hpo.cli.progress import SearchProgress
     from hpo.cli.signals import Stop
+    from hpo.cli.supervising import Crew
     from hpo.definition import StudyDefinition
     from hpo.search.records import TrialRecord
     from hpo.search.storage import Storage
@@ -38,6 +42,34 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
+_Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        help="Train in so many processes on this machine; in this one alone if left out. auto: "
+        "as many as GPUs, or as cores, memory and trials allow.",
+        show_default=False,
+    ),
+]
+_Gpus = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        metavar="0,1|all|none",
+        help="The GPUs that the workers share; with --workers, all if left out.",
+        show_default=False,
+    ),
+]
+_PerGpu = Annotated[
+    int | None,
+    typer.Option(
+        "--workers-per-gpu",
+        metavar="N",
+        help="The most workers on one GPU; 1 unless --workers asks for more.",
+        show_default=False,
+    ),
+]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, show the space, and change nothing.")
 ]
@@ -59,28 +91,47 @@ def optimize(
     population: Population = "auto",
     timeout: Timeout = None,
     lease: Lease = 60.0,
+    workers: _Workers = None,
+    gpus: _Gpus = None,
+    workers_per_gpu: _PerGpu = None,
     dry_run: _DryRun = False,
 ) -> None:
     """Search a study until it has so many finished trials in total.
 
     Creates the study or resumes it; asked again, it does nothing and says so. Ctrl-C hands back
-    the trials in training, and the same command goes on with them.
+    the trials in training, and the same command goes on with them. Other machines join with hpo
+    worker.
     """
     from hpo.cli.signals import Stop
+    from hpo.cli.supervising import WorkerCommand, read_crew, run_crew
     from hpo.search.storage import open_storage
+    from hpo.search.worker import run_worker
     from hpo.training.task import prepare
 
     options = worker_options(population, lease, timeout)
     url = storage_url(storage)
     changes = [*(overrides or []), *shorthands(trials, seed)]
     definition = find_definition(study, url, changes, name)
-    data = prepare(definition)
+    crew = read_crew(workers, gpus, workers_per_gpu, definition)
     if dry_run:
-        _show_plan(definition, data, options)
+        _show_plan(definition, prepare(definition), options, crew)
         return
+    data = None
+    if crew is None:
+        data = prepare(definition)
+    else:
+        _check_here(definition)
     with Stop(timeout) as stop, open_storage(url) as opened:
         search, budget = _enter(opened, definition)
-        _run(opened, search, definition, data, budget, options, stop)
+
+        def train(progress: SearchProgress) -> bool:
+            if crew is not None:
+                command = WorkerCommand(definition.name, population, lease)
+                return run_crew(crew, command, url, opened, search, progress, stop)
+            assert data is not None
+            return run_worker(opened, search, definition, data, options, progress, stop)
+
+        _run(opened, search._study_id, definition, budget, train, stop)
 
 
 def submit(
@@ -118,6 +169,15 @@ def submit(
         typer.echo("start workers with hpo worker, on any machine that reaches the database")
 
 
+def _check_here(definition: StudyDefinition) -> None:
+    """Check what the workers need, and fetch it once, so that they do not all at once."""
+    from hpo.data import load_train
+    from hpo.training.task import check
+
+    check(definition)
+    load_train(definition.dataset.name)
+
+
 def _enter(opened: Storage, definition: StudyDefinition) -> tuple[optuna.Study, int]:
     """Create or resume a study and set its budget; returns the budget as it is then."""
     from hpo.search.study import create_or_resume
@@ -127,8 +187,11 @@ def _enter(opened: Storage, definition: StudyDefinition) -> tuple[optuna.Study, 
         return search, opened.ledger.set_budget(search._study_id, definition.search.trials)
 
 
-def _show_plan(definition: StudyDefinition, data: Split, options: WorkerOptions) -> None:
+def _show_plan(
+    definition: StudyDefinition, data: Split, options: WorkerOptions, crew: Crew | None
+) -> None:
     from hpo import space
+    from hpo.cli.supervising import describe
     from hpo.training.devices import device_name
     from hpo.training.footprint import default_capacity
 
@@ -148,6 +211,8 @@ def _show_plan(definition: StudyDefinition, data: Split, options: WorkerOptions)
         f"device: {device_name(device)}, {precision}, "
         f"up to {options.population or default_capacity(device)} trials side by side"
     )
+    if crew is not None:
+        typer.echo(f"workers: {describe(crew.slots(search.trials))}")
     typer.echo(f"space: {'continuous' if size is None else f'{size} combinations'}")
     for key, leaf in space.describe(definition).items():
         typer.echo(f"  {key}: {leaf}")
@@ -155,30 +220,36 @@ def _show_plan(definition: StudyDefinition, data: Split, options: WorkerOptions)
 
 def _run(
     opened: Storage,
-    search: optuna.Study,
+    study_id: int,
     definition: StudyDefinition,
-    data: Split,
     budget: int,
-    options: WorkerOptions,
+    train: Callable[[SearchProgress], bool],
     stop: Stop,
 ) -> None:
+    """Train, with progress on stderr, and say on stdout what came of it.
+
+    Args:
+        train: returns whether the budget is met.
+    """
     from hpo.cli.logs import stderr_console
     from hpo.cli.progress import SearchProgress
+    from hpo.errors import StorageError
     from hpo.search.status import read_status
-    from hpo.search.worker import run_worker
 
-    def finished() -> int:
-        return opened.ledger.counts(search._study_id).done
-
-    before, wanted = read_status(opened, search.study_name), definition.search.trials
+    name, wanted = definition.name, definition.search.trials
+    before = read_status(opened, name)
     if before.finished >= wanted:
         asked = f"{before.finished} trials have finished and {wanted} were asked for"
-        typer.echo(f"{search.study_name}: {asked}; nothing to do")
+        typer.echo(f"{name}: {asked}; nothing to do")
         _show_best(before.best, definition)
         return
     if budget > wanted:
         typer.echo(f"{budget} trials have begun already; all of them are finished", err=True)
     start = time.monotonic()
+
+    def finished() -> int:
+        return opened.ledger.counts(study_id).done
+
     progress = SearchProgress(
         stderr_console(),
         finished,
@@ -187,15 +258,15 @@ def _run(
         maximize=definition.search.metric == "accuracy",
     )
     with progress:
-        met = run_worker(opened, search, definition, data, options, progress, stop)
-    after = read_status(opened, search.study_name)
-    typer.echo(
-        f"{search.study_name}: {after.finished} of {budget} trials finished ({after.complete} "
-        f"complete, {after.pruned} pruned, {after.failed} failed), "
-        f"{_duration(time.monotonic() - start)}"
-    )
-    _show_best(after.best, definition)
-    _say_how_to_go_on(search.study_name, stop, met=met)
+        met = train(progress)
+    with contextlib.suppress(*([StorageError] if stop.signal_number else [])):
+        after = read_status(opened, name)
+        typer.echo(
+            f"{name}: {after.finished} of {budget} trials finished ({after.complete} complete, "
+            f"{after.pruned} pruned, {after.failed} failed), {_duration(time.monotonic() - start)}"
+        )
+        _show_best(after.best, definition)
+    _say_how_to_go_on(name, stop, met=met)
 
 
 def _say_how_to_go_on(study: str, stop: Stop, *, met: bool) -> None:

@@ -117,10 +117,22 @@ def _serve(
         with open_storage(url) as opened:
             serve_all(opened, options, WorkerLog, stop, idle=idle)
         return
+    _check_gpu()
     name = study_name(study)
     with open_storage(url, must_exist=True) as opened:
         if serve_one(opened, name, options, WorkerLog, stop):
             _log.info("%s: the study has all its trials", name)
+
+
+def _check_gpu() -> None:
+    """Refuse to train on the CPU where `--gpus` meant a GPU that torch does not find."""
+    from hpo.engines.slots import parent
+    from hpo.errors import UsageError
+    from hpo.training.devices import visible_gpus
+
+    meant = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if parent() is not None and meant and not visible_gpus():
+        raise UsageError(f"--gpus: torch finds no GPU {meant}; name another, or use --gpus none")
 
 
 def _leave(signal_number: int) -> None:
