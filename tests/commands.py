@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,37 @@ def start(folder: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:
 def read(folder: Path, *arguments: str) -> Any:
     """What a command prints as JSON."""
     return json.loads(hpo(folder, *arguments, "--format", "json").stdout)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a command said, and what it took.
+
+    Attributes:
+        mebibytes: its largest resident memory.
+        cpu_seconds: of user and system; a busy machine leaves them nearly alone.
+    """
+
+    stdout: str
+    stderr: str
+    mebibytes: float
+    cpu_seconds: float
+
+
+def measured(folder: Path, *arguments: str, expect: int = 0, **extra: str) -> Used:
+    """Run a command to its end, hold its exit code to `expect`, and see what it took."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            [*HPO, *arguments], cwd=folder, env=environment(**extra), stdout=out, stderr=err
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read())
+    shown = f"hpo {' '.join(arguments)}\n{said[0]}\n{said[1]}"
+    assert process.returncode == expect, shown
+    assert "Traceback" not in said[1], shown
+    # Linux counts the memory in KiB.
+    return Used(*said, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)

@@ -7,7 +7,9 @@ as processes, in the environment that it gives them, against a real PostgreSQL.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import http.client
 import json
 import os
 import re
@@ -19,8 +21,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def context() -> set[str]:
     """What of the project's top level an image is built from, by .dockerignore."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     names = {path.name for path in ROOT.iterdir()} | {"secrets", "hpo.db", "results", ".git"}
-    sent = set()
+    sent: set[str] = set()
     for rule in rules:  # the last one that fits decides
         fits = set(fnmatch.filter(names, rule.removeprefix("!")))
         sent = sent | fits if rule.startswith("!") else sent - fits
@@ -344,14 +344,14 @@ def engine(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Engine]:
 
 def ask(engine: Engine, path: str, token: str | None) -> tuple[int, Any]:
     """Ask the dashboard; returns the status and, where it is JSON, the answer."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    request = urllib.request.Request(f"http://127.0.0.1:{engine.port}{path}", headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code, None
+    connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=30)
+    with contextlib.closing(connection):
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read()
+    is_json = "json" in answer.headers.get("Content-Type", "")
+    return answer.status, json.loads(body) if is_json else None
 
 
 def until_it_answers(engine: Engine, dashboard: subprocess.Popen[bytes]) -> None:
