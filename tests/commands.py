@@ -71,20 +71,30 @@ class Used:
     cpu_seconds: float
 
 
+# A process counts as its own what its parent had at the fork; so a small one starts it.
+_MEASURE = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([code, used.ru_maxrss, used.ru_utime + used.ru_stime], file)
+"""
+
+
 def measured(folder: Path, *arguments: str, expect: int = 0, **extra: str) -> Used:
     """Run a command to its end, hold its exit code to `expect`, and see what it took."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(
-            [*HPO, *arguments], cwd=folder, env=environment(**extra), stdout=out, stderr=err
+    with tempfile.NamedTemporaryFile() as file:
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, file.name, *HPO, *arguments],
+            cwd=folder,
+            env=environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=True,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said = []
-        for file in (out, err):
-            file.seek(0)
-            said.append(file.read())
-    shown = f"hpo {' '.join(arguments)}\n{said[0]}\n{said[1]}"
-    assert process.returncode == expect, shown
-    assert "Traceback" not in said[1], shown
-    # Linux counts the memory in KiB.
-    return Used(*said, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+        code, kibibytes, seconds = json.load(file)
+    shown = f"hpo {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    assert code == expect, shown
+    assert "Traceback" not in done.stderr, shown
+    return Used(done.stdout, done.stderr, kibibytes / 1024, seconds)
