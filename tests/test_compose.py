@@ -7,37 +7,28 @@ as processes, in the environment that it gives them, against a real PostgreSQL.
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-import http.client
 import json
-import os
 import re
 import secrets
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-import yaml
 
-from tests.commands import HPO, environment
+from tests.containers import COMPOSE, ROOT, SERVICES, Engine, instructions
 
 if TYPE_CHECKING:
     from tests.conftest import PostgresServer
 
-ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docker-compose.yml"
-COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
-SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 WORKERS = ["worker", "gpu-worker"]
 PAGE = (ROOT / "docs" / "docker.md").read_text()
@@ -140,14 +131,6 @@ def test_what_must_stay_lies_on_volumes() -> None:
 # --- the image
 
 
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions and their arguments, each on one line."""
-    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:1] != "#"]
-    whole = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines))
-    pairs = (line.split(maxsplit=1) for line in whole.splitlines() if line.strip())
-    return [(name, rest) for name, rest in pairs]
-
-
 def context() -> set[str]:
     """What of the project's top level an image is built from, by .dockerignore."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
@@ -243,83 +226,6 @@ def test_the_secrets_are_made_as_the_page_says(tmp_path: Path) -> None:
         assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-class Engine:
-    """Runs services as a container engine would, as processes on this machine.
-
-    Attributes:
-        port: of the dashboard, on this machine.
-    """
-
-    def __init__(self, folder: Path, files: dict[str, Path], database_port: int) -> None:
-        (folder / "volume").mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._folder = folder
-        self._running: list[subprocess.Popen[bytes]] = []
-        self._places = {
-            "@database:5432/": f"@127.0.0.1:{database_port}/",
-            "/var/lib/hpo": str(folder / "volume"),
-            **{f"/run/secrets/{name}": str(path) for name, path in files.items()},
-        }
-        self.secrets = {name: path.read_text().strip() for name, path in files.items()}
-
-    def start(self, service: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a service with its own command, or with another one."""
-        words = list(arguments) or SERVICES[service]["command"]
-        words = [str(self.port) if word == "8080" else word for word in words]
-        number = len(self._running)
-        with (
-            (self._folder / f"{number}.out").open("wb") as out,
-            (self._folder / f"{number}.err").open("wb") as err,
-        ):
-            process = subprocess.Popen(
-                [*HPO, *words],
-                cwd=self._folder / "volume",
-                env=self._environment(service),
-                stdout=out,
-                stderr=err,
-            )
-        self._running.append(process)
-        return process
-
-    def run(self, line: str) -> str:
-        """Type a line `docker compose run --rm SERVICE ...`; returns what it writes to stdout."""
-        service, *words = shlex.split(line.removeprefix("docker compose run --rm "))
-        process = self.start(service, *words)
-        assert process.wait(600) == 0, f"{line}\n{self.said(process)}"
-        return (self._folder / f"{self._running.index(process)}.out").read_text()
-
-    def said(self, process: subprocess.Popen[bytes]) -> str:
-        number = self._running.index(process)
-        files = (self._folder / f"{number}.out", self._folder / f"{number}.err")
-        return "\n".join(file.read_text() for file in files)
-
-    def everything_said(self) -> str:
-        return "\n".join(map(self.said, self._running))
-
-    def command_lines(self) -> bytes:
-        """The command lines of all that run, as others on the machine see them."""
-        running = [process for process in self._running if process.poll() is None]
-        return b"\n".join(Path(f"/proc/{one.pid}/cmdline").read_bytes() for one in running)
-
-    def end(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
-
-    def _environment(self, service: str) -> dict[str, str]:
-        image = dict(instructions())["ENV"].split()
-        given = dict(pair.split("=", 1) for pair in image if pair.startswith("HPO_"))
-        given |= {k: v for k, v in SERVICES[service]["environment"].items() if v is not None}
-        for name, value in given.items():
-            for there, here in self._places.items():
-                value = value.replace(there, here)
-            given[name] = value
-        python = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        return environment(**given, PYTHONPATH=python, OMP_NUM_THREADS="1")
-
-
 @pytest.fixture
 def engine(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Engine]:
     """All but PostgreSQL, which has the user and the database that the file tells it to make."""
@@ -342,31 +248,7 @@ def engine(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Engine]:
             connection.exec_driver_sql(f"DROP ROLE {user}")
 
 
-def ask(engine: Engine, path: str, token: str | None) -> tuple[int, Any]:
-    """Ask the dashboard; returns the status and, where it is JSON, the answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=30)
-    with contextlib.closing(connection):
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        body = answer.read()
-    is_json = "json" in answer.headers.get("Content-Type", "")
-    return answer.status, json.loads(body) if is_json else None
-
-
-def until_it_answers(engine: Engine, dashboard: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", engine.port), 3).close()
-        except OSError:
-            assert dashboard.poll() is None, engine.said(dashboard)
-            assert time.monotonic() < deadline, engine.said(dashboard)
-            time.sleep(0.1)
-        else:
-            return
-
-
+@pytest.mark.slow
 def test_two_workers_finish_a_submitted_study_and_the_dashboard_shows_it(engine: Engine) -> None:
     # In no order, on an empty database, as after `up`.
     workers = [engine.start("worker"), engine.start("worker")]
@@ -384,14 +266,14 @@ def test_two_workers_finish_a_submitted_study_and_the_dashboard_shows_it(engine:
     trials = json.loads(engine.run(f"{status.replace('hpo status', 'hpo trials')} --format json"))
     assert sorted(trial["number"] for trial in trials) == list(range(wanted))
 
-    until_it_answers(engine, dashboard)
+    dashboard = engine.answers("dashboard", dashboard)
     token = engine.secrets["dashboard_token"]
     for wrong in (None, "", secrets.token_hex(24)):
-        assert ask(engine, "/api/studies", wrong)[0] in (401, 403)
-    code, answer = ask(engine, "/api/studies", token)
+        assert engine.ask("/api/studies", wrong)[0] in (401, 403)
+    code, answer = engine.ask("/api/studies", token)
     assert code == 200
     (shown,) = [one for one in answer["study_summaries"] if one["study_name"] == found["study"]]
-    code, answer = ask(engine, f"/api/studies/{shown['study_id']}?after=0", token)
+    code, answer = engine.ask(f"/api/studies/{shown['study_id']}?after=0", token)
     assert len(answer["trials"]) == wanted
 
     lines = engine.command_lines()
