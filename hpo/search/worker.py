@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import optuna
 
 from hpo.definition import StudyDefinition
-from hpo.search.ledger import LeaseKeeper, holder_name
+from hpo.search.lease_keeper import LeaseKeeper
+from hpo.search.ledger import holder_name
 from hpo.search.objective import Limits, SearchCrew, Watcher
 from hpo.search.storage import Storage
 from hpo.training.fit import fit
