@@ -15,7 +15,8 @@ from hpo.errors import TrainingError
 from hpo.search.berths import Berths
 from hpo.search.halt import halted
 from hpo.search.intake import Intake
-from hpo.search.ledger import LeaseKeeper, Ledger, holder_name
+from hpo.search.lease_keeper import LeaseKeeper
+from hpo.search.ledger import Ledger, holder_name
 from hpo.search.objective import Limits, SearchCrew
 from hpo.search.repair import repair
 from hpo.search.spool import Spool
