@@ -9,22 +9,26 @@ import sys
 
 from benchmarks import control_plane, machine, products, rate
 
-_BENCHMARKS = {
-    "control_plane": control_plane.main,
-    "products": lambda _: products.main(),
-    "rate": lambda _: rate.main(),
-}
+_BENCHMARKS = {"products": products.main, "rate": rate.main}
+_WITH_OPTIONS = {"control_plane": control_plane.main}
 
 
 def main(words: list[str]) -> None:
-    names = [word for word in words if word in _BENCHMARKS]
-    options = [word for word in words if word not in _BENCHMARKS]
-    if options and (len(names) != 1 or words[0] != names[0]):
-        sys.exit(f"there is no benchmark {options[0]}; there are {', '.join(_BENCHMARKS)}")
+    known = [*_BENCHMARKS, *_WITH_OPTIONS]
+    if words and words[0] in _WITH_OPTIONS:
+        names, options = words[:1], words[1:]
+    else:
+        names, options = words or known, []
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        sys.exit(f"there is no benchmark {unknown[0]}; there are {', '.join(known)}")
     print(machine.describe())
-    for name in names or _BENCHMARKS:
+    for name in names:
         print(f"\n## {name}\n")
-        _BENCHMARKS[name](options)
+        if name in _WITH_OPTIONS:
+            _WITH_OPTIONS[name](options)
+        else:
+            _BENCHMARKS[name]()
 
 
 if __name__ == "__main__":

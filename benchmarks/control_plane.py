@@ -7,7 +7,7 @@ Three do the same work in turn, each on a database of its own that holds the sam
 - `optuna, grouped`: the same with `TPESampler(multivariate=True, group=True)`, which models
   conditional parameters jointly as hpo does, and `SuccessiveHalvingPruner`, the like of ASHA.
 - `hpo`: what a worker does, through `SearchCrew`: claim a slot, create the trial, bind it, draw,
-  look for a twin, note its origin, report, ask the pruner, note the outcome, tell, finish the slot.
+  look for a twin, note its origin, report, ask the pruner, note the outcome, tell, finish.
 
 A pruner's answer is asked for and ignored, so that every trial makes ten reports. SQLite and
 PostgreSQL write to the same disk. `--sizes 100,1000` and `--databases sqlite` do less.

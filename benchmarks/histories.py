@@ -109,6 +109,10 @@ def write(
         some = trials[start : start + _AT_ONCE]
         with engine.begin() as connection:
             _write_some(connection, study_id, first + start, some, of_hpo)
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            # As the server does by itself within a minute of so many new rows.
+            connection.execute(sa.text("ANALYZE"))
 
 
 def write_slots(engine: Engine, study_id: int, first: int, last: int) -> None:
@@ -121,98 +125,85 @@ def write_slots(engine: Engine, study_id: int, first: int, last: int) -> None:
 def _write_some(
     connection: Connection, study_id: int, first: int, trials: list[PastTrial], of_hpo: bool
 ) -> None:
-    numbers = range(first, first + len(trials))
-    table = models.TrialModel.__table__
-    rows: list[dict[str, Any]] = [
-        {
-            "number": number,
-            "study_id": study_id,
-            "state": TrialState.COMPLETE if trial.complete else TrialState.PRUNED,
-            "datetime_start": _START + timedelta(seconds=number),
-            "datetime_complete": _START + timedelta(seconds=number + 60),
-        }
-        for number, trial in zip(numbers, trials, strict=True)
-    ]
-    connection.execute(sa.insert(table), rows)
-    found = connection.execute(
-        sa.select(table.c.number, table.c.trial_id).where(
-            table.c.study_id == study_id, table.c.number >= first
-        )
+    connection.execute(
+        sa.insert(models.TrialModel.__table__),
+        [_trial_row(study_id, number, trial) for number, trial in enumerate(trials, first)],
     )
-    ids = {number: trial_id for number, trial_id in found}
-    _insert(
-        connection,
-        models.TrialParamModel,
-        [
-            {
-                "trial_id": ids[number],
-                "param_name": name,
-                "param_value": value,
-                "distribution_json": distribution_to_json(trial.distributions[name]),
-            }
-            for number, trial in zip(numbers, trials, strict=True)
-            for name, value in trial.params.items()
-        ],
-    )
-    _insert(
-        connection,
-        models.TrialIntermediateValueModel,
-        [
-            {
-                "trial_id": ids[number],
-                "step": step,
-                "intermediate_value": value,
-                "intermediate_value_type": (
-                    models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
-                ),
-            }
-            for number, trial in zip(numbers, trials, strict=True)
-            for step, value in enumerate(trial.values, start=1)
-        ],
-    )
-    _insert(
-        connection,
-        models.TrialValueModel,
-        [
-            {
-                "trial_id": ids[number],
-                "objective": 0,
-                "value": trial.values[-1],
-                "value_type": models.TrialValueModel.TrialValueType.FINITE,
-            }
-            for number, trial in zip(numbers, trials, strict=True)
-        ],
-    )
+    table = models.TrialModel.__table__.c
+    ids = _ids(connection, table.number, table.trial_id, table.study_id == study_id, first)
+    by_id = {ids[number]: trial for number, trial in enumerate(trials, first)}
+    for model, rows_of in (
+        (models.TrialParamModel, _param_rows),
+        (models.TrialIntermediateValueModel, _report_rows),
+        (models.TrialValueModel, _value_rows),
+    ):
+        rows = [{"trial_id": key, **row} for key, trial in by_id.items() for row in rows_of(trial)]
+        connection.execute(sa.insert(model.__table__), rows)
     if of_hpo:
-        slots = dict(
-            connection.execute(
-                sa.select(tables.slots.c.number, tables.slots.c.id).where(
-                    tables.slots.c.study_id == study_id,
-                    tables.slots.c.number >= first,
-                )
-            )
-            .tuples()
-            .all()
-        )
-        connection.execute(
-            sa.update(tables.slots)
-            .where(tables.slots.c.id == sa.bindparam("slot"))
-            .values(trial_id=sa.bindparam("trial")),
-            [{"slot": slots[number], "trial": ids[number]} for number in numbers],
-        )
-        _insert(
-            connection,
-            models.TrialUserAttributeModel,
-            [
-                {"trial_id": ids[number], "key": key, "value_json": json.dumps(value)}
-                for number, trial in zip(numbers, trials, strict=True)
-                for key, value in _attributes(trial, slots[number]).items()
-            ],
-        )
+        _bind(connection, study_id, first, ids, by_id)
 
 
-def _insert(connection: Connection, model: Any, rows: list[dict[str, Any]]) -> None:
-    connection.execute(sa.insert(model.__table__), rows)
+def _bind(
+    connection: Connection,
+    study_id: int,
+    first: int,
+    ids: dict[int, int],
+    by_id: dict[int, PastTrial],
+) -> None:
+    """Write trials into their slots, and hpo's attributes into the trials."""
+    table = tables.slots.c
+    slots = _ids(connection, table.number, table.id, table.study_id == study_id, first)
+    connection.execute(
+        sa.update(tables.slots)
+        .where(table.id == sa.bindparam("slot"))
+        .values(trial_id=sa.bindparam("trial")),
+        [{"slot": slots[number], "trial": ids[number]} for number in ids],
+    )
+    rows = [
+        {"trial_id": ids[number], "key": key, "value_json": json.dumps(value)}
+        for number in ids
+        for key, value in _attributes(by_id[ids[number]], slots[number]).items()
+    ]
+    connection.execute(sa.insert(models.TrialUserAttributeModel.__table__), rows)
+
+
+def _ids(connection: Connection, number: Any, key: Any, where: Any, first: int) -> dict[int, int]:
+    found = connection.execute(sa.select(number, key).where(where, number >= first))
+    return {row[0]: row[1] for row in found}
+
+
+def _trial_row(study_id: int, number: int, trial: PastTrial) -> dict[str, Any]:
+    return {
+        "number": number,
+        "study_id": study_id,
+        "state": TrialState.COMPLETE if trial.complete else TrialState.PRUNED,
+        "datetime_start": _START + timedelta(seconds=number),
+        "datetime_complete": _START + timedelta(seconds=number + 60),
+    }
+
+
+def _param_rows(trial: PastTrial) -> list[dict[str, Any]]:
+    return [
+        {
+            "param_name": name,
+            "param_value": value,
+            "distribution_json": distribution_to_json(trial.distributions[name]),
+        }
+        for name, value in trial.params.items()
+    ]
+
+
+def _report_rows(trial: PastTrial) -> list[dict[str, Any]]:
+    kind = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
+    return [
+        {"step": step, "intermediate_value": value, "intermediate_value_type": kind}
+        for step, value in enumerate(trial.values, start=1)
+    ]
+
+
+def _value_rows(trial: PastTrial) -> list[dict[str, Any]]:
+    kind = models.TrialValueModel.TrialValueType.FINITE
+    return [{"objective": 0, "value": trial.values[-1], "value_type": kind}]
 
 
 def _attributes(trial: PastTrial, slot: int) -> dict[str, Any]:

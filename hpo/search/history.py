@@ -15,7 +15,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-__all__ = ["History", "Index", "history_of"]
+__all__ = ["History", "Index", "history_of", "last_history_of"]
 
 _known: WeakKeyDictionary[BaseStorage, dict[int, History]] = WeakKeyDictionary()
 
@@ -42,6 +42,11 @@ def history_of(study: optuna.Study) -> History:
         history = histories[study._study_id] = History()
     history.update(trials)
     return history
+
+
+def last_history_of(study: optuna.Study) -> History:
+    """The history of a study as this process read it last; read now if it never was."""
+    return _known.get(study._storage, {}).get(study._study_id) or history_of(study)
 
 
 class History:

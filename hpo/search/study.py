@@ -28,8 +28,9 @@ from hpo.definition import StudyDefinition, valid_name
 from hpo.definition.problems import nearest
 from hpo.definition.schema import AshaSettings, MedianSettings, TpeSettings
 from hpo.errors import UsageError
+from hpo.search import records
 from hpo.search.asha import AshaPruner
-from hpo.search.history import history_of
+from hpo.search.history import history_of, last_history_of
 from hpo.search.ledger import Slot, SlotRow
 from hpo.search.storage import Storage
 from hpo.search.tpe import WindowedTpe
@@ -42,6 +43,7 @@ __all__ = [
     "build_sampler",
     "create_or_resume",
     "direction",
+    "find_finished_twin",
     "find_trial_of_slot",
     "load",
     "names",
@@ -210,6 +212,14 @@ def find_trial_of_slot(study: optuna.Study, slot: Slot | int) -> FrozenTrial | N
     return min((*found, *filter(None, [finished])), key=lambda t: t.number, default=None)
 
 
+def find_finished_twin(study: optuna.Study, params: Mapping[str, Any]) -> FrozenTrial | None:
+    """The first complete or pruned trial with exactly these parameters that was trained itself.
+
+    Asked for right after a draw: the history is the one that was read for it.
+    """
+    return last_history_of(study).index(_Trained).first.get(frozenset(params.items()))
+
+
 def surplus_trials(study: optuna.Study, slots: Iterable[SlotRow]) -> list[FrozenTrial]:
     """RUNNING trials that no slot knows and none will: to be retired.
 
@@ -239,11 +249,22 @@ class _SlotsOfFinished:
         self.first: dict[Any, FrozenTrial] = {}
 
     def add(self, trial: FrozenTrial) -> None:
-        slot_id = _slot_of(trial)
-        if slot_id is not None:
-            known = self.first.setdefault(slot_id, trial)
-            if trial.number < known.number:
-                self.first[slot_id] = trial
+        slot_id = _slot_of(trial)  # None for all that have none: nobody asks for that
+        if trial.number < self.first.setdefault(slot_id, trial).number:
+            self.first[slot_id] = trial
+
+
+class _Trained:
+    """The first trial of each set of parameters; failed ones are worth another try."""
+
+    def __init__(self) -> None:
+        self.first: dict[frozenset[tuple[str, Any]], FrozenTrial] = {}
+
+    def add(self, trial: FrozenTrial) -> None:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not records.is_twin(trial):
+            key = frozenset(trial.params.items())
+            if trial.number < self.first.setdefault(key, trial).number:
+                self.first[key] = trial
 
 
 def _slot_of(trial: FrozenTrial) -> Any:

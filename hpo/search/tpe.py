@@ -96,8 +96,9 @@ class WindowedTpe(TPESampler):
     def _past_of(self, study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
         """What was there when the trial was first asked for a value."""
         if self._past is None or self._past[0] != trial.number:
-            self._past = trial.number, _Past(
-                study, _considered(study, history_of(study), self._window)
+            self._past = (
+                trial.number,
+                _Past(study, _considered(study, history_of(study), self._window)),
             )
         return self._past[1]
 
