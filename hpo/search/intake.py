@@ -8,7 +8,7 @@ from collections.abc import Callable
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpo import space
 from hpo.definition import StudyDefinition
@@ -17,6 +17,7 @@ from hpo.search.entry import Entry, Place
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.study import (
     build_sampler,
+    find_finished_twin,
     find_trial_of_slot,
     resume_trial,
     retire,
@@ -160,20 +161,11 @@ class Intake:
             self._teller.fail(entry, entry.troubles.verdict)
             return False
         # One that was taken over has trained already; its own outcome counts.
-        twin = None if entry.begun else self._finished_twin(entry.trial)
+        twin = None if entry.begun else find_finished_twin(self._study, entry.trial.params)
         if twin is None:
             return True
         self._teller.copy(entry, twin)
         return False
-
-    def _finished_twin(self, trial: optuna.Trial) -> FrozenTrial | None:
-        """A finished trial with the same parameters; failed ones are worth another try."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        params = trial.params
-        for other in self._study.get_trials(deepcopy=False, states=states):
-            if other.params == params and not records.is_twin(other):
-                return other
-        return None
 
     def _sampler(self, batch_size: int | None) -> Callable[[int], BaseSampler]:
         fixed = {} if batch_size is None else {space.BATCH_SIZE: batch_size}

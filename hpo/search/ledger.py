@@ -136,6 +136,20 @@ class Ledger:
         with self._forget(slot.holder, {slot.id}):
             self._change(slot, self._say.finish)
 
+    def settle(self, slots: Iterable[int]) -> int:
+        """Mark slots, by their ids, as done whoever holds them: their trials have been told."""
+        chosen = list(slots)
+        return self._patience(lambda: self._execute(self._say.settle, slots=chosen))
+
+    def free(self, study_id: int) -> int:
+        """Take back the slots of holders that fell silent or died; returns how many.
+
+        Whoever claims one next is told that it was taken over.
+        """
+        return self._patience(
+            lambda: self._execute(self._say.free, study=study_id, gone=self._gone(study_id))
+        )
+
     def counts(self, study_id: int) -> Counts:
         """How the study's budget stands now."""
         groups = self._heaps(study_id)
@@ -203,7 +217,6 @@ class Ledger:
     def _claim(self, study_id: int, holder: str, most: int, lease: float) -> list[Slot]:
         with self._mine_lock:
             known = self._mine.get(holder, set()) | self._leaving.get(holder, set())
-        holders = [row.holder for row in self._rows(self._say.holders, study=study_id)]
         rows = self._rows(
             self._say.claim,
             study=study_id,
@@ -211,13 +224,18 @@ class Ledger:
             most=most,
             lease=lease,
             known=list(known),
-            gone=[name for name in holders if is_gone(name)],
+            gone=self._gone(study_id),
         )
         rows.sort(key=lambda row: (row.trial_id is None, row.number))
         return [
             Slot(row.id, study_id, row.number, row.trial_id, holder, row.taken_over)
             for row in rows
         ]
+
+    def _gone(self, study_id: int) -> list[str]:
+        """The holders that certainly died: they ran on this machine."""
+        rows = self._rows(self._say.holders, study=study_id)
+        return [row.holder for row in rows if is_gone(row.holder)]
 
     def _heaps(self, study_id: int) -> list[Any]:
         return self._patience(lambda: self._rows(self._say.heaps, study=study_id))

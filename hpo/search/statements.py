@@ -37,12 +37,20 @@ class Statements:
         holder: sa.BindParameter[Any] = sa.bindparam("me", type_=sa.String)
         held = sa.and_(_row.holder == holder, ~_row.done)
         mine = sa.and_(held, _row.id == sa.bindparam("slot"))
-        free = {"holder": None, "expires": None}
+        free = {"holder": None, "expires": None, "taken_over": False}
+        some = _row.id.in_(sa.bindparam("slots", expanding=True))
+        given_up = _given_up(now)
 
-        self.claim = _claim(now, study, holder, expires)
+        self.claim = _claim(given_up, study, holder, expires)
         self.renew = sa.update(tables.slots).where(held).values(expires=expires).returning(_row.id)
         self.release_all = sa.update(tables.slots).where(held).values(free)
-        self.release = self.release_all.where(_row.id.in_(sa.bindparam("slots", expanding=True)))
+        self.release = self.release_all.where(some)
+        self.settle = sa.update(tables.slots).where(some, ~_row.done).values(done=True, **free)
+        self.free = (
+            sa.update(tables.slots)
+            .where(study, ~_row.done, _row.holder.is_not(None), given_up)
+            .values({**free, "taken_over": True})
+        )
         self.assign = sa.update(tables.slots).where(mine).values(trial_id=sa.bindparam("trial"))
         self.finish = sa.update(tables.slots).where(mine).values(done=True, **free)
         self.is_done = sa.select(_row.id).where(_row.id == sa.bindparam("slot"), _row.done)
@@ -65,15 +73,18 @@ class Statements:
 statements = cache(Statements)
 
 
+def _given_up(now: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    return sa.or_(_row.expires <= now, _row.holder.in_(sa.bindparam("gone", expanding=True)))
+
+
 def _claim(
-    now: sa.ColumnElement[float],
+    given_up: sa.ColumnElement[bool],
     study: sa.ColumnElement[bool],
     holder: sa.BindParameter[Any],
     expires: sa.ColumnElement[float],
 ) -> sa.UpdateBase:
     """Take slots; begun ones first, of which there are few, then free ones by their number."""
     own = sa.and_(_row.holder == holder, _row.id.not_in(sa.bindparam("known", expanding=True)))
-    given_up = sa.or_(_row.expires <= now, _row.holder.in_(sa.bindparam("gone", expanding=True)))
     claimable = sa.or_(_row.holder.is_(None), own, sa.and_(_row.holder != holder, given_up))
     most = sa.bindparam("most", type_=sa.Integer)
     begun = (
@@ -99,7 +110,8 @@ def _claim(
             holder=holder,
             expires=expires,
             taken_over=sa.case(
-                (_row.holder == holder, _row.taken_over), else_=_row.holder.is_not(None)
+                (_row.holder == holder, _row.taken_over),
+                else_=sa.or_(_row.holder.is_not(None), _row.taken_over),
             ),
         )
         .returning(_row.id, _row.number, _row.trial_id, _row.taken_over)
