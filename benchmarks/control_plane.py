@@ -38,8 +38,8 @@ from hpo.data.tensors import ImageTensors
 from hpo.definition import StudyDefinition, load_definition
 from hpo.search import study as studies
 from hpo.search.holder import holder_name
-from hpo.search.objective import Limits, SearchCrew
 from hpo.search.storage import Storage, open_storage
+from hpo.search.worker import WorkerOptions, build_crew
 from hpo.training.fit import Ending
 from hpo.training.history import EpochRecord
 from hpo.training.task import Split, Task
@@ -196,9 +196,11 @@ def _stock(
 def _hpo(storage: Storage, definition: StudyDefinition) -> Contestant:
     study = studies.create_or_resume(storage, definition, "ours")
     study_id, holder = study._study_id, holder_name()
-    limits = Limits(members=1, memory=2**40, lease=600.0)
-    crew = SearchCrew(
-        study, definition, storage.ledger, holder, _data(), limits, _Silent(), lambda: False
+    crew = build_crew(
+        *(storage, study, definition, _data(), WorkerOptions(1, 600.0), holder),
+        watcher=_Silent(),
+        lost=frozenset,
+        stopping=lambda: False,
     )
 
     def run() -> None:

@@ -72,13 +72,12 @@ def _replay(study: optuna.Study, spool: Spool, result: Result) -> bool:
 
 def _settle(storage: Storage, study: optuna.Study) -> int:
     """Mark slots as done whose trial was told by a worker that died before it could."""
-    open_slots = [
-        row for row in storage.ledger.slots(study._study_id) if not row.done and row.trial_id
-    ]
     finished = [
         row.id
-        for row in open_slots
-        if not row.live and study._storage.get_trial(row.trial_id).state.is_finished()
+        for row in storage.ledger.slots(study._study_id)
+        if row.trial_id is not None
+        and not (row.done or row.live)
+        and study._storage.get_trial(row.trial_id).state.is_finished()
     ]
     return storage.ledger.settle(finished)
 

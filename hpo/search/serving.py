@@ -18,9 +18,9 @@ from optuna.storages._rdb import models
 from hpo.definition import StudyDefinition
 from hpo.errors import DataError, TrainingError, UsageError
 from hpo.search import tables
-from hpo.search.objective import Watcher
 from hpo.search.storage import Storage
 from hpo.search.study import load
+from hpo.search.telling import Watcher
 from hpo.search.worker import WorkerOptions, run_worker
 from hpo.training.task import Split, prepare
 

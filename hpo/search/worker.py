@@ -29,7 +29,7 @@ from hpo.training.footprint import default_capacity, memory_limit
 from hpo.training.population import Stopped
 from hpo.training.task import Split
 
-__all__ = ["DEFAULT_LEASE", "WorkerOptions", "run_worker"]
+__all__ = ["DEFAULT_LEASE", "WorkerOptions", "build_crew", "run_worker"]
 
 _log = logging.getLogger(__name__)
 DEFAULT_LEASE = 60.0
@@ -78,8 +78,11 @@ def run_worker(
     with storage.guard(), LeaseKeeper(ledger, holder, options.lease) as keeper:
         try:
             repair(storage, study.study_name)
-            crew = _crew(
-                storage, study, definition, data, options, watcher, holder, keeper, stopping
+            crew = build_crew(
+                *(storage, study, definition, data, options, holder),
+                watcher=watcher,
+                lost=keeper.lost_slots,
+                stopping=stopping,
             )
             while True:
                 if (reason := halted(study)) is not None:
@@ -105,17 +108,25 @@ def run_worker(
             _part(ledger, holder)
 
 
-def _crew(
+def build_crew(
     storage: Storage,
     study: optuna.Study,
     definition: StudyDefinition,
     data: Split,
     options: WorkerOptions,
-    watcher: Watcher,
     holder: str,
-    keeper: LeaseKeeper,
+    *,
+    watcher: Watcher,
+    lost: Callable[[], frozenset[int]],
     stopping: Callable[[], bool],
 ) -> SearchCrew:
+    """The crew of one worker, with checkpoints and spool in the database's state folder.
+
+    Args:
+        holder: the worker's name in the ledger.
+        lost: the ids of the slots that other workers have taken over.
+        stopping: asked before a trial begins.
+    """
     folder = state_folder(storage.ledger.database_id)
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.sweep()
@@ -145,7 +156,7 @@ def _crew(
         data.task,
         limits,
         watcher,
-        keeper.lost_slots,
+        lost,
         definition.search.retries,
     )
 

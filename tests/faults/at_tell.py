@@ -29,5 +29,5 @@ class SlowSpool(Spool):
 
 
 if __name__ == "__main__":
-    hpo.search.worker.Spool = SlowSpool  # type: ignore[misc]
+    hpo.search.worker.Spool = SlowSpool  # type: ignore[attr-defined]
     sys.exit(main(["worker", "--study", sys.argv[1], "--population", "1"]))

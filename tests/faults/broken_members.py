@@ -79,7 +79,7 @@ class Watched(Population):
 
 if __name__ == "__main__":
     kinds: dict[str, type[Population]] = {"address-space": Scarce, "watch-memory": Watched}
-    hpo.search.berths.Population = kinds.get(FAULT, Broken)  # type: ignore[misc]
+    hpo.search.berths.Population = kinds.get(FAULT, Broken)  # type: ignore[attr-defined]
     code = main(sys.argv[2:])
     print("resident:", *_once)
     sys.exit(code)

@@ -247,6 +247,7 @@ def test_what_a_broken_population_held_is_free_again(bench: Bench) -> None:
 
     class Holding(Population):
         def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
+            assert not stopping()
             large = torch.zeros(1000)  # in a frame that the traceback would keep
             held.append(weakref.ref(large))
             raise MemoryError
