@@ -134,5 +134,5 @@ def test_a_result_that_could_not_be_told_keeps_its_slot(shaky: Shaky, study_id: 
     assert shaky.believed(ELSEWHERE) == frozenset()
 
 
-def _away(*_: object) -> None:
+def _away(*_: object, **__: object) -> None:
     raise OSError("away")
