@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,47 @@ def start(folder: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:
 def read(folder: Path, *arguments: str) -> Any:
     """What a command prints as JSON."""
     return json.loads(hpo(folder, *arguments, "--format", "json").stdout)
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a command said, and what it took.
+
+    Attributes:
+        mebibytes: its largest resident memory.
+        cpu_seconds: of user and system; a busy machine leaves them nearly alone.
+    """
+
+    stdout: str
+    stderr: str
+    mebibytes: float
+    cpu_seconds: float
+
+
+# A process counts as its own what its parent had at the fork; so a small one starts it.
+_MEASURE = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([code, used.ru_maxrss, used.ru_utime + used.ru_stime], file)
+"""
+
+
+def measured(folder: Path, *arguments: str, expect: int = 0, **extra: str) -> Used:
+    """Run a command to its end, hold its exit code to `expect`, and see what it took."""
+    with tempfile.NamedTemporaryFile() as file:
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, file.name, *HPO, *arguments],
+            cwd=folder,
+            env=environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=True,
+        )
+        code, kibibytes, seconds = json.load(file)
+    shown = f"hpo {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    assert code == expect, shown
+    assert "Traceback" not in done.stderr, shown
+    return Used(done.stdout, done.stderr, kibibytes / 1024, seconds)

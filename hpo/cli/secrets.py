@@ -6,20 +6,25 @@ the command line's parser says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
+from hpo.errors import FileError
+from hpo.search.secret_file import STORAGE_PASSWORD_FILE, secret_in_file
+
 __all__ = ["Scrubber"]
 
 _MARK = "://"
 _HIDDEN = "***"
+_IN_FILES = (STORAGE_PASSWORD_FILE,)
 _SECRET_KEY = re.compile(r"pass|secret|token", re.IGNORECASE)
 
 
 class Scrubber:
-    """Replaces the URLs of this run, and the passwords in them, wherever a text has them.
+    """Replaces the URLs of this run, and their passwords, wherever a text has them.
 
     Args:
         arguments: the command line, without the program's name.
@@ -30,6 +35,7 @@ class Scrubber:
         words.append(os.environ.get("HPO_STORAGE", ""))
         self._urls = {word.strip() for word in words if _MARK in word}
         self._secrets = {form for url in self._urls for form in _secrets_in(url)}
+        self._secrets |= {form for secret in _filed() for form in _forms(secret)}
 
     def __call__(self, text: str) -> str:
         """`text` without secrets; its line breaks stay."""
@@ -59,7 +65,18 @@ def _secrets_in(url: str) -> Iterator[str]:
     found += [value for key, value in parse_qsl(query) if _SECRET_KEY.search(key)]
     found += [item.partition("=")[2] for item in query.split("&") if _SECRET_KEY.search(item)]
     for secret in filter(None, found):
-        plain = (secret, unquote(secret), unquote_plus(secret))
-        for form in plain:
-            yield from (form, quote(form), quote(form, safe=""), quote_plus(form))
-            yield repr(form)[1:-1]
+        for form in (secret, unquote(secret), unquote_plus(secret)):
+            yield from _forms(form)
+
+
+def _filed() -> Iterator[str]:
+    """The secrets in files; one that cannot be read is for whoever needs it to say."""
+    for variable in _IN_FILES:
+        with contextlib.suppress(FileError):
+            yield from filter(None, [secret_in_file(variable)])
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as drivers, URLs and tracebacks write it."""
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+    yield repr(secret)[1:-1]

@@ -2,7 +2,8 @@
 
 `sqlite:///hpo.db` (relative to the working folder), `sqlite:////var/lib/hpo.db` (absolute),
 `postgresql://user:password@host:port/database?sslmode=require`. `postgresql://` and
-`postgres://` mean psycopg 3.
+`postgres://` mean psycopg 3. The password of a URL without one may lie in a file, which the
+environment variable HPO_STORAGE_PASSWORD_FILE names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 import sqlalchemy as sa
 
 from hpo.errors import StorageError
+from hpo.search.secret_file import STORAGE_PASSWORD_FILE, secret_in_file
 
 __all__ = ["Address", "parse", "redact"]
 
@@ -66,6 +68,7 @@ def parse(url: str) -> Address:
 
     Raises:
         StorageError: it cannot be read, or names a database that hpo does not keep studies in.
+        FileError: the file with its password cannot be read.
     """
     url = url.strip()
     if (scheme := _SCHEME.match(url)) is None:
@@ -132,6 +135,10 @@ def _server(whole: str) -> Address:
         )
     options = {"password": unquote(match["password"][1:])} if match["password"] else {}
     options |= dict(parse_qsl(match["query"] or "", keep_blank_values=True))
+    # As with libpq's PGPASSWORD, what the URL itself says goes first.
+    if not options.get("password") and "passfile" not in options:
+        filed = secret_in_file(STORAGE_PASSWORD_FILE)
+        options |= {"password": filed} if filed is not None else {}
     plain = sa.URL.create(
         "postgresql+psycopg",
         username=unquote(match["user"]) if match["user"] else None,

@@ -1,61 +1,10 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from hpo.definition.source import MAX_BYTES, REFUSED, parse
-
-BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
-    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-HOSTILE = {
-    "deep_flow": ("a: " + "[" * 10_000 + "]" * 10_000, "nested more than 32 levels"),
-    "deep_flow_lines": ("[\n" * 10_000, "nested more than 32 levels"),
-    "deep_mappings": ("{a: " * 10_000, "nested more than 32 levels"),
-    "deep_block": ("- " * 10_000 + "x", "nested more than 32 levels"),
-    "alias_bomb": (BOMB, "the alias '*a' is refused"),
-    "large": ("# " + "x" * 50_000_000, "larger than 1 MiB"),
-    "long_word": ("a: " + "x" * (MAX_BYTES - 10), "more than 1000 characters"),
-    "long_key": ("x" * (MAX_BYTES - 10) + ": 1", "this is not YAML"),
-    "long_number": ("training: {epochs: " + "9" * 900 + "}", "above 100000"),
-    "many_values": ("\n".join(f"k{i}: 1" for i in range(80_000)), "more than 5000 values"),
-    "many_entries": ("a: [" + "1," * 400_000 + "]", "more than 5000 values"),
-    "comments": ("#\n" * 500_000, "the file is empty"),
-    "python": ("a: !!python/object/apply:os.system [touch canary]", "is refused"),
-    "python_name": ("a: !!python/name:os.system ''", "is refused"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_files_end_quickly_and_small(case: str, tmp_path: Path) -> None:
-    text, sentence = HOSTILE[case]
-    (tmp_path / "study.yaml").write_text(text)
-    code = (
-        "import time; from pathlib import Path\n"
-        "from hpo.definition import load_definition; from hpo.errors import DefinitionError\n"
-        "start = time.perf_counter()\n"
-        "try: load_definition(Path('study.yaml'))\n"
-        "except DefinitionError as error: print(error)\n"
-        "seconds = time.perf_counter() - start\n"
-        "peak = Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]\n"
-        "print(seconds, int(peak) // 1024)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.stderr == ""
-    *found, last = done.stdout.splitlines()
-    seconds, mebibytes = last.split()
-    assert any(sentence in line for line in found), found
-    assert float(seconds) < 1
-    assert float(mebibytes) < 100
-    assert not (tmp_path / "canary").exists()
+from hpo.definition.source import REFUSED, parse
 
 
 @pytest.mark.parametrize(

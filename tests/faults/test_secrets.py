@@ -1,0 +1,181 @@
+"""F17: the password of the storage URL is shown nowhere, whatever goes wrong, or right."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import psutil
+import pytest
+import sqlalchemy as sa
+import typer
+
+from hpo.cli import main
+from hpo.cli.app import app
+from tests.commands import hpo, start
+
+if TYPE_CHECKING:
+    from tests.conftest import PostgresServer
+
+CANARY = "s3cr3t"
+PASSWORD = f"{CANARY}@%2F"
+URLS = {
+    "userinfo": "postgresql://ann:s3cr3t%40%252F@127.0.0.1:1/studies",
+    "bare @ and slash": "postgresql://ann:s3cr3t@%2F@127.0.0.1:1/studies",
+    "bare slash": "postgresql://ann:x/s3cr3t@127.0.0.1:1/studies",
+    "query": "postgresql://ann@127.0.0.1:1/studies?password=s3cr3t@%2F",
+    "sslpassword": "postgresql://ann@127.0.0.1:1/studies?sslpassword=s3cr3t%40",
+    "wrong host": "postgresql://ann:s3cr3t@no-such-host.invalid/studies",
+    "wrong port": "postgresql://ann:s3cr3t@127.0.0.1:port/studies",
+    "wrong driver": "mysql://ann:s3cr3t@127.0.0.1/studies",
+    "no driver": "postgresql+psycopg2://ann:s3cr3t@127.0.0.1/studies",
+    "unknown option": "postgresql://ann:s3cr3t@127.0.0.1:1/studies?shape=s3cr3t",
+    "sqlite": "sqlite:///studies.db?password=s3cr3t",
+    "no slashes": "postgresql:ann:s3cr3t@127.0.0.1/studies",
+}
+
+
+def _commands() -> list[list[str]]:
+    """Every command that opens a database, with what it needs."""
+    root: Any = typer.main.get_command(app)
+    leaves = {(name,): command for name, command in root.commands.items()}
+    for (group,), command in list(leaves.items()):
+        inner = getattr(command, "commands", {})
+        leaves |= {(group, name): one for name, one in inner.items()}
+    found = []
+    for words, command in leaves.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        study = ["--study", "digits"] if "--study" in options else []
+        name = ["nowhere"] if words == ("studies", "show") else []
+        if "--storage" in options:
+            found.append([*words, *name, *study])
+    return found
+
+
+COMMANDS = _commands()
+
+
+def _run(folder: Path, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command in this process, and all that it says."""
+    said = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        code = main(arguments)
+    return code, said.getvalue()
+
+
+@pytest.mark.parametrize("url", URLS.values(), ids=list(URLS))
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words))
+def test_f17_a_database_that_fails_keeps_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], url: str
+) -> None:
+    monkeypatch.setenv("HPO_STORAGE", url)
+    by_environment = _run(tmp_path, *command, "--debug", "-v")
+    monkeypatch.delenv("HPO_STORAGE")
+    by_option = _run(tmp_path, *command, "--storage", url)
+    for code, said in (by_environment, by_option):
+        assert code in (1, 2, 69)
+        assert CANARY not in said
+        assert said.strip()
+
+
+@pytest.fixture
+def server(postgres_server: PostgresServer) -> Iterator[str]:
+    """The place of a database whose owner, `ann`, has the password; `host:port/database`."""
+    home = sa.make_url(postgres_server.tcp_url()).set(drivername="postgresql+psycopg")
+    owner = sa.create_engine(home, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with owner.connect() as connection:
+        # DDL takes no parameters: % is doubled for the driver.
+        connection.exec_driver_sql(
+            f"CREATE ROLE ann LOGIN PASSWORD '{PASSWORD}'".replace("%", "%%")
+        )
+        connection.exec_driver_sql("CREATE DATABASE f17 OWNER ann")
+    yield f"127.0.0.1:{postgres_server.port}/f17"
+    with owner.connect() as connection:
+        connection.exec_driver_sql("DROP DATABASE f17 WITH (FORCE)")
+        connection.exec_driver_sql("DROP ROLE ann")
+
+
+def test_f17_a_real_server_that_refuses_keeps_it_too(tmp_path: Path, server: str) -> None:
+    wrong = quote(f"{PASSWORD}x", safe="")
+    right = quote(PASSWORD, safe="")
+    secret_file = tmp_path / "password"
+    secret_file.write_text(f"{PASSWORD}x\n")
+    given = [
+        {"HPO_STORAGE": f"postgresql://ann:{wrong}@{server}"},
+        {"HPO_STORAGE": f"postgresql://ann:{right}@{server}-not-there"},
+        {
+            "HPO_STORAGE": f"postgresql://ann@{server}",
+            "HPO_STORAGE_PASSWORD_FILE": str(secret_file),
+        },
+    ]
+    # Each way to fail meets some of the commands, and each command one of them, as a process.
+    for number, command in enumerate(COMMANDS):
+        environment = given[number % len(given)]
+        process = start(tmp_path, *command, "--debug", "-v", **environment)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode in (1, 69), f"{command}\n{out}\n{err}"
+        assert CANARY not in out + err
+
+
+def _lines_below(process: subprocess.Popen[str]) -> set[str]:
+    """The command lines of a process and of all that it started, seen until it ends."""
+    seen: set[str] = set()
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(process.pid)
+            for one in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    seen.add(" ".join(one.cmdline()))
+        time.sleep(0.05)
+    return seen
+
+
+@pytest.mark.parametrize("in_file", [False, True], ids=["in the URL", "in a file"])
+def test_f17_all_that_goes_well_keeps_it_as_well(
+    tmp_path: Path, server: str, in_file: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    login = "ann" if in_file else f"ann:{quote(PASSWORD, safe='')}"
+    place = {"HPO_STORAGE": f"postgresql://{login}@{server}", "HPO_STATE": str(folder / "state")}
+    if in_file:
+        (tmp_path / "password").write_text(f"{PASSWORD}\n")
+        place["HPO_STORAGE_PASSWORD_FILE"] = str(tmp_path / "password")
+
+    search = start(
+        folder,
+        *("optimize", "--study", "digits", "--trials", "8", "--workers", "2", "-v"),
+        *("--set", "training.epochs=4", "--set", "retrain.seeds=1"),
+        **place,
+    )
+    lines = _lines_below(search)
+    said = "".join(search.communicate(timeout=120))
+    assert search.returncode == 0, said
+    assert len(lines) >= 2  # its workers are processes of their own
+    said += "\n".join(lines)
+    for command in COMMANDS:
+        if command[0] not in ("optimize", "worker", "dashboard"):
+            form = [] if command[0] == "submit" else ["--format", "json"]
+            known = [word if word != "nowhere" else "digits" for word in command]
+            done = hpo(folder, *known, *form, "-v", "--debug", **place)
+            said += done.stdout + done.stderr
+    done = hpo(folder, "worker", "--idle", "0", "-v", **place)
+    said += done.stdout + done.stderr
+    assert CANARY not in said
+    assert f"ann:***@{server}" in said or in_file  # the doctor tells which database it is
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "model.safetensors" for path in files)
+    for path in files:
+        assert CANARY.encode() not in path.read_bytes(), path
+    assert CANARY not in os.pathsep.join(map(str, files))
