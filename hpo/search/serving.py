@@ -164,6 +164,10 @@ class _Server:
         except Exception as error:
             if not _exists(self._storage, study):
                 _log.warning("study `%s` was deleted while it was served", study.name)
+            elif isinstance(error, KeyError):
+                # Optuna's word for a trial that is no more: this is another study, made anew
+                # under the number of the one that was served.
+                self._refuse(study, "its trials vanished")
             elif isinstance(error, _NOT_HERE):
                 self._refuse(study, str(error))
             else:
@@ -239,7 +243,9 @@ class _Visit:
 
 
 def _exists(storage: Storage, study: OpenStudy) -> bool:
-    """Whether the database still has this very study, not another one of its name."""
-    query = sa.select(_studies.study_id).where(_studies.study_id == study.id)
+    """Whether the database still has the study; SQLite uses the number of a deleted one again."""
+    query = sa.select(_studies.study_id).where(
+        _studies.study_id == study.id, _studies.study_name == study.name
+    )
     with storage.guard(), storage.engine.connect() as connection:
         return connection.scalar(query) is not None
