@@ -69,7 +69,7 @@ def attempt(work: Callable[[], None]) -> Mishap | None:
     else:
         return None
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return mishap
 

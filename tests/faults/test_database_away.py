@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import environment, hpo, read, start
+from tests.databases import PostgresServer
 from tests.faults.watching import Study, slow_study, until
 
 AT_TELL = Path(__file__).with_name("at_tell.py")
@@ -23,6 +24,16 @@ AT_TELL = Path(__file__).with_name("at_tell.py")
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
     return slow_study(tmp_path)
+
+
+@pytest.fixture
+def server(unsteady_server: PostgresServer) -> PostgresServer:
+    return unsteady_server
+
+
+@pytest.fixture
+def url(server: PostgresServer) -> str:
+    return server.tcp_url(server.create_database())
 
 
 @pytest.mark.parametrize(
@@ -36,22 +47,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_f4_f6_workers_outlive_an_outage(
-    place: Path, own_postgres: OwnServer, down: int, lease: str
+    place: Path, server: PostgresServer, url: str, down: int, lease: str
 ) -> None:
-    study = Study(own_postgres.database_url)
+    study = Study(url)
     process = start(
         place,
         *("optimize", "--study", "slow", "--population", "2", "--workers", "2"),
         *("--trials", "15", "--lease", lease),
-        HPO_STORAGE=own_postgres.database_url,
+        HPO_STORAGE=url,
     )
     until(lambda: max(study.running().values(), default=0) >= 2)
     workers = study.pids()
     assert len(workers) == 2
-    own_postgres.stop()
+    server.stop()
     time.sleep(down)
     assert process.poll() is None
-    own_postgres.start()
+    server.start()
     back = time.monotonic()
     held = until(lambda: study.rows("SELECT holder FROM hpo_slots WHERE holder IS NOT NULL"))
     assert held
@@ -60,7 +71,7 @@ def test_f4_f6_workers_outlive_an_outage(
     assert time.monotonic() - back < 120
     study.assert_exactly(15)
     assert study.states() == {"COMPLETE": 15}
-    trials = read(place, "trials", "--study", "slow", "--storage", own_postgres.database_url)
+    trials = read(place, "trials", "--study", "slow", "--storage", url)
     assert {
         int(trial["worker"].split(":")[1]) for trial in trials
     } == workers  # nobody was replaced
@@ -69,9 +80,8 @@ def test_f4_f6_workers_outlive_an_outage(
 
 @pytest.mark.parametrize("then", ["goes on", "is killed"])
 def test_f5_a_result_survives_an_outage_at_the_moment_it_is_told(
-    place: Path, own_postgres: OwnServer, then: str
+    place: Path, server: PostgresServer, url: str, then: str
 ) -> None:
-    url = own_postgres.database_url
     arguments = ("--study", "slow", "--trials", "2", "--set", "training.epochs=2")
     hpo(place, "submit", *arguments, HPO_STORAGE=url)
     worker = subprocess.Popen(
@@ -86,14 +96,14 @@ def test_f5_a_result_survives_an_outage_at_the_moment_it_is_told(
     assert worker.stdout is not None
     assert worker.stdin is not None
     told = json.loads(worker.stdout.readline())
-    own_postgres.stop()
+    server.stop()
     worker.stdin.write("\n")  # now it tells, and nobody listens
     worker.stdin.flush()
     time.sleep(3)
     if then == "is killed":
         worker.kill()
         worker.communicate()
-    own_postgres.start()
+    server.start()
     if then == "goes on":
         _, errors = worker.communicate(timeout=120)
         assert worker.returncode == 0, errors
@@ -107,9 +117,8 @@ def test_f5_a_result_survives_an_outage_at_the_moment_it_is_told(
 
 
 def test_a_worker_waits_for_a_server_that_starts_later(
-    place: Path, own_postgres: OwnServer
+    place: Path, server: PostgresServer, url: str
 ) -> None:
-    url = own_postgres.database_url
     hpo(
         place,
         "submit",
@@ -121,40 +130,37 @@ def test_a_worker_waits_for_a_server_that_starts_later(
         "training.epochs=1",
         HPO_STORAGE=url,
     )
-    own_postgres.stop()
+    server.stop()
     worker = start(place, "worker", "--study", "slow", HPO_STORAGE=url)
     time.sleep(4)
     assert worker.poll() is None
-    own_postgres.start()
+    server.start()
     _, errors = worker.communicate(timeout=60)
     assert worker.returncode == 0, errors
     Study(url).assert_exactly(1)
 
 
-def test_who_only_looks_does_not_wait(place: Path, own_postgres: OwnServer) -> None:
-    own_postgres.stop()
-    refused = hpo(
-        place, "status", "--study", "slow", expect=69, HPO_STORAGE=own_postgres.database_url
-    )
+def test_who_only_looks_does_not_wait(place: Path, server: PostgresServer, url: str) -> None:
+    server.stop()
+    refused = hpo(place, "status", "--study", "slow", expect=69, HPO_STORAGE=url)
     assert "no server answers" in refused.stderr
-    own_postgres.start()
+    server.start()
 
 
 def test_a_worker_can_be_stopped_while_the_database_is_away(
-    place: Path, own_postgres: OwnServer
+    place: Path, server: PostgresServer, url: str
 ) -> None:
-    url = own_postgres.database_url
     process = start(place, "optimize", "--study", "slow", "--population", "1", HPO_STORAGE=url)
     study = Study(url)
     until(lambda: max(study.running().values(), default=0) >= 3)
-    own_postgres.stop()
+    server.stop()
     time.sleep(2)
     process.terminate()
     _, errors = process.communicate(timeout=15)
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert list((place / "state").rglob("*.safetensors"))
-    own_postgres.start()
+    server.start()
     again = hpo(place, "optimize", "--study", "slow", HPO_STORAGE=url)
     assert "goes on after epoch" in again.stderr
     study.assert_exactly(6)

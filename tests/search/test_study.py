@@ -448,7 +448,7 @@ def test_a_twin_is_the_first_trial_that_was_trained_with_the_same_parameters(
     def run(lr: float, state: TrialState, outcome: dict[str, Any]) -> None:
         trial = start_trial(study, 0, sampler_of(definition))
         trial.suggest_float("adam.lr", lr, lr)
-        records.write_outcome(trial, outcome, [])
+        records.write_outcome(study._storage, trial._trial_id, outcome, [])
         study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
 
     params = {"adam.lr": 0.5}
