@@ -1,11 +1,10 @@
 """TPE whose cost does not grow with the study.
 
 TPE splits the trials into the best, `below`, and all others, `above`, and draws where the ratio
-of their densities is largest (Bergstra et al. 2011). Optuna's `below` is at most 25 trials; only
-`above` grows. An old trial of `above` counts for less the older it is, down to a weight of 1/n
-(Bergstra et al. 2013, as Watanabe 2023 describes it), so what is left out here, all but the
-newest `WINDOW` trials, is what counted least. Up to `WINDOW` finished trials nothing is left
-out and the draws are Optuna's own.
+of their densities is largest (Bergstra et al. 2011). Optuna's `below` is a tenth of the trials
+and at most 25, so only `above` grows. There a trial weighs less the older it is, down to 1/n
+(Bergstra et al. 2013; Watanabe 2023). Here the old ones of `above` are left out: it
+holds the newest `WINDOW` trials. Up to so many finished trials the draws are Optuna's own.
 
 Everything private of Optuna that is used here is compared with stock draws by a test. Where a
 later Optuna lacks a name, its own way of doing things takes over.
@@ -34,8 +33,11 @@ from hpo.search.history import History, history_of
 
 __all__ = ["WINDOW", "WindowedTpe"]
 
-WINDOW = 300
-"""How many of the newest finished trials a draw considers, besides the best."""
+WINDOW = 250
+"""How many of the newest finished trials a draw considers, besides the best.
+
+A tenth of them are 25: `below` is then the same as without a window.
+"""
 
 _MOST_BELOW = 25  # optuna.samplers._tpe.sampler.default_gamma
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -178,7 +178,8 @@ def test_a_rare_parameter_is_still_drawn_jointly_when_its_trials_are_old() -> No
 
 
 def test_no_more_is_below_in_optuna_than_is_kept() -> None:
-    assert optuna.samplers._tpe.sampler.default_gamma(10**6) == tpe._MOST_BELOW
+    gamma = optuna.samplers._tpe.sampler.default_gamma
+    assert gamma(10**6) == gamma(tpe.WINDOW) == tpe._MOST_BELOW
 
 
 def test_an_optuna_without_the_private_name_reads_everything(monkeypatch: Any) -> None:
@@ -235,7 +236,7 @@ def internal(
 @pytest.mark.slow
 def test_far_beyond_the_window_the_search_is_as_good_as_stock() -> None:
     """Medians over seeds; the spread of each is that of its own seeds."""
-    window, trials, seeds = 60, 240, range(10)
+    window, trials, seeds = 40, 110, range(10)
     ours, theirs = (
         [best_of(make, seed, trials) for seed in seeds]
         for make in (lambda n: WindowedTpe(seed=n, startup_trials=STARTUP, window=window), stock)
