@@ -74,7 +74,7 @@ def login_page(problem: str = "", *headers: tuple[str, str], status: str = "200 
 <h1>hpo dashboard</h1>
 {alert}
 <form method="post" action="/login">
-<label for="token">The token, which is HPO_DASHBOARD_TOKEN where the dashboard runs</label>
+<label for="token">The token that hpo dashboard was started with</label>
 <input name="username" value="hpo" autocomplete="username" hidden>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button type="submit">Enter</button>
