@@ -1,4 +1,4 @@
-"""Keeping passwords out of whatever is printed: errors, log lines, tracebacks.
+"""Keeping passwords, and what steers a terminal, out of errors, log lines and tracebacks.
 
 The rooms below show no secret of their own accord; this is the last door, for what a driver or
 the command line's parser says.
@@ -38,13 +38,14 @@ class Scrubber:
         self._secrets |= {form for secret in _filed() for form in _forms(secret)}
 
     def __call__(self, text: str) -> str:
-        """`text` without secrets; its line breaks stay."""
+        """`text` without secrets, and without what a terminal would obey; line breaks stay."""
         for url in sorted(self._urls, key=len, reverse=True):
             if url in text:
                 text = text.replace(url, _redacted(url))
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
-        return text
+        # A name out of a database may hold anything.
+        return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
 
 
 def _redacted(url: str) -> str:

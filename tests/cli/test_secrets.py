@@ -73,3 +73,7 @@ def test_a_short_secret_leaves_texts_without_it_alone() -> None:
     scrub = Scrubber(["--storage", "postgresql://ann:pw@host/db"])
     assert scrub("nothing to hide,\nnot even here") == "nothing to hide,\nnot even here"
     assert scrub("pw at postgresql://ann:pw@host/db") == "*** at postgresql://ann:***@host/db"
+
+
+def test_what_would_steer_a_terminal_is_taken_out() -> None:
+    assert Scrubber([])("study `x\x1b[31m\r\x07`:\n\tlost") == "study `x [31m  `:\n\tlost"
