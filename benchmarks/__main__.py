@@ -1,22 +1,34 @@
-"""Run every benchmark: `make bench`, or `python -m benchmarks [rate|products]`."""
+"""Run every benchmark: `make bench`, or `python -m benchmarks [rate|products|control_plane]`.
+
+What follows the name of one benchmark is for that one: `control_plane --sizes 100,1000`.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import machine, products, rate
+from benchmarks import control_plane, machine, products, rate
 
 _BENCHMARKS = {"products": products.main, "rate": rate.main}
+_WITH_OPTIONS = {"control_plane": control_plane.main}
 
 
-def main(names: list[str]) -> None:
-    unknown = [name for name in names if name not in _BENCHMARKS]
+def main(words: list[str]) -> None:
+    known = [*_BENCHMARKS, *_WITH_OPTIONS]
+    if words and words[0] in _WITH_OPTIONS:
+        names, options = words[:1], words[1:]
+    else:
+        names, options = words or known, []
+    unknown = [name for name in names if name not in known]
     if unknown:
-        sys.exit(f"there is no benchmark {unknown[0]}; there are {', '.join(_BENCHMARKS)}")
+        sys.exit(f"there is no benchmark {unknown[0]}; there are {', '.join(known)}")
     print(machine.describe())
-    for name in names or _BENCHMARKS:
+    for name in names:
         print(f"\n## {name}\n")
-        _BENCHMARKS[name]()
+        if name in _WITH_OPTIONS:
+            _WITH_OPTIONS[name](options)
+        else:
+            _BENCHMARKS[name]()
 
 
 if __name__ == "__main__":

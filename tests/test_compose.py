@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from tests.containers import COMPOSE, ROOT, SERVICES, Engine, instructions
 
 if TYPE_CHECKING:
-    from tests.conftest import PostgresServer
+    from tests.databases import PostgresServer
 
 FILE = ROOT / "docker-compose.yml"
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}

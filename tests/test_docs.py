@@ -347,15 +347,17 @@ def test_a_dataset_of_ones_own_is_searched_as_the_page_says(tmp_path: Path) -> N
 # --- the house
 
 ROOMS = (
-    *("cli", "results", "search", "training", "models", "data"),
-    *("space", "definition", "studies", "config", "errors"),
+    *("cli", "web", "results", "engines", "search", "training", "models", "data"),
+    *("space", "definition", "studies", "config", "files", "errors"),
 )
 """From the top down; a room imports from itself and from below."""
 
 HOMES = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "optuna": {"cli", "results", "search"},
+    "optuna": {"cli", "web", "results", "search"},
+    "optuna_dashboard": {"web"},
+    "waitress": {"web"},
     "sqlalchemy": {"search"},
     "torch": {"cli", "results", "search", "training", "models", "data"},
     "pydantic": {"definition"},

@@ -5,8 +5,11 @@ options.py    options that several commands share
 rendering.py  tables, JSON and CSV on stdout
 logs.py       log lines on stderr
 secrets.py    no password in either
-search.py     optimize, retrain-best (with progress.py and signals.py)
+search.py     optimize, submit (with definitions.py, progress.py and signals.py)
+workers.py    worker
+retrain.py    retrain-best
 inspect.py    status, trials, best
+dashboard.py  dashboard
 studies.py    studies list, show, validate, schema
 data.py       data list, fetch
 doctor.py     doctor

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -69,21 +68,12 @@ def doctor(storage: StorageUrl = None, output: TextOutputFormat = TextFormat.TAB
 
 
 def _machine() -> Iterator[Finding]:
+    from hpo.training.machine import installed_memory, usable_cores
+
     yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
     yield Finding("platform", "ok", platform.platform())
-    usable, all_cores = len(os.sched_getaffinity(0)), os.cpu_count()
-    yield Finding("cores", "ok", f"{usable} of {all_cores}")
-    yield Finding("memory", "ok", f"{_memory() / 2**30:.1f} GiB")
-
-
-def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's limit."""
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return installed
-    return min(installed, int(limit)) if limit.isdigit() else installed
+    yield Finding("cores", "ok", f"{usable_cores()} of {os.cpu_count()}")
+    yield Finding("memory", "ok", f"{installed_memory() / 2**30:.1f} GiB")
 
 
 def _versions() -> Iterator[Finding]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-__all__ = ["configure", "stderr_console"]
+__all__ = ["configure", "name_lines", "stderr_console"]
 
 _console: Console | None = None
+_name = ""
 
 
 def stderr_console() -> Console:
@@ -30,8 +31,8 @@ def configure(verbosity: int, scrub: Callable[[str], str]) -> None:
         verbosity: -1 for warnings alone, 0 for what hpo does, 1 for details, too.
         scrub: takes secrets out of a line.
     """
-    global _console
-    _console = None
+    global _console, _name
+    _console, _name = None, ""
     handler = _handler(stderr_console())
     handler.setFormatter(_Formatter(scrub))
     root = logging.getLogger()
@@ -41,6 +42,12 @@ def configure(verbosity: int, scrub: Callable[[str], str]) -> None:
     root.setLevel(logging.INFO if verbosity > 0 else logging.WARNING)
     own = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
     logging.getLogger("hpo").setLevel(own[verbosity])
+
+
+def name_lines(name: str) -> None:
+    """Put a worker's name in front of every line from now on, until `configure` is called."""
+    global _name
+    _name = name
 
 
 def _handler(console: Console) -> logging.Handler:
@@ -68,4 +75,6 @@ class _Formatter(logging.Formatter):
         text = super().format(record)
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
+        if _name:
+            text = f"{_name}: {text}"
         return self._scrub(text)

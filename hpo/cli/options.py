@@ -19,14 +19,20 @@ __all__ = [
     "PANELS",
     "RESULTS_PANEL",
     "SEARCH_PANEL",
+    "Budget",
     "Format",
+    "Lease",
     "OutputFormat",
     "Overrides",
+    "Population",
+    "Seed",
     "StorageUrl",
     "StudyFilter",
     "StudyName",
+    "StudyTitle",
     "TextFormat",
     "TextOutputFormat",
+    "Timeout",
     "storage_url",
     "study_name",
 ]
@@ -112,6 +118,40 @@ Overrides = Annotated[
         help="Replace a key of the study file, such as training.epochs=3; may be repeated.",
         show_default=False,
     ),
+]
+
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        metavar="N",
+        help="Finished trials that the study is to have in total, over all runs; "
+        "`search.trials` of the study if left out.",
+    ),
+]
+
+StudyTitle = Annotated[
+    str | None,
+    typer.Option("--name", help="The study's name in the database; its file's if left out."),
+]
+
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Of the split, the draws and the training; `search.seed`."),
+]
+
+Population = Annotated[
+    str, typer.Option("--population", metavar="K|auto", help="Trials to train side by side.")
+]
+
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Stop then, and hand back what runs."),
+]
+
+Lease = Annotated[
+    float,
+    typer.Option("--lease", metavar="SECONDS", help="How long a silent worker keeps its trials."),
 ]
 
 

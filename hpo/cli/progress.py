@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["SearchProgress", "Spinner"]
+if TYPE_CHECKING:
+    from hpo.definition import StudyDefinition
+
+__all__ = ["SearchProgress", "Spinner", "WorkerLog"]
 
 _log = logging.getLogger(__name__)
 _QUIET_SECONDS = 15.0
@@ -84,6 +88,13 @@ class SearchProgress:
         self._done = self._finished()
         self._show(self._done)
 
+    def show(self, done: int, running: int, best: float | None) -> None:
+        """Show how the study stands, for whoever watches others train."""
+        self._done, self._running = done, running
+        if best is not None and self._improves(best):
+            self._best = best
+        self._show(done)
+
     def __enter__(self) -> SearchProgress:
         self._progress.start()
         return self
@@ -117,6 +128,40 @@ class SearchProgress:
         if self._best is None:
             return True
         return value > self._best if self._maximize else value < self._best
+
+
+class WorkerLog:
+    """Says what a worker does at a study: that it begins, and now and then how it goes."""
+
+    def __init__(self, study: str, definition: StudyDefinition) -> None:
+        self._study = study
+        self._metric = definition.search.metric
+        self._ended = 0
+        self._begun = False
+        self._spoken = time.monotonic()
+
+    def epoch(self, running: int, value: float) -> None:
+        """An epoch of some trial was reported; so many are in training."""
+        if not self._begun:
+            self._begun = True
+            _log.info("%s: training", self._study)
+        self._speak(f"{running} in training, {self._metric} {value:.4f} in the latest epoch")
+
+    def finished(self, number: int, state: str, value: float | None) -> None:
+        """A trial was told."""
+        self._ended += 1
+        shown = "" if value is None else f", {self._metric} {value:.4f}"
+        _log.debug("%s: trial %d: %s%s", self._study, number, state, shown)
+
+    def waiting(self) -> None:
+        """Nothing is left to train here, and others have yet to finish."""
+        self._speak("others train the rest")
+
+    def _speak(self, what: str) -> None:
+        now = time.monotonic()
+        if now - self._spoken > _QUIET_SECONDS:
+            self._spoken = now
+            _log.info("%s: %d trials ended here, %s", self._study, self._ended, what)
 
 
 class Spinner:

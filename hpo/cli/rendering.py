@@ -19,7 +19,16 @@ from rich.text import Text
 
 from hpo.cli.options import BROKEN_PIPE
 
-__all__ = ["flatten", "shown", "write", "write_csv", "write_json", "write_record", "write_rows"]
+__all__ = [
+    "flatten",
+    "shown",
+    "write",
+    "write_csv",
+    "write_json",
+    "write_params",
+    "write_record",
+    "write_rows",
+]
 
 Row = Mapping[str, Any]
 
@@ -104,6 +113,12 @@ def write_record(record: Row, keys: Sequence[str]) -> None:
     for key in keys:
         table.add_row(Text(key.replace("_", " ")), Text(shown(record.get(key))))
     _print(console, table)
+
+
+def write_params(params: Mapping[str, Any]) -> None:
+    """What a trial drew, for people: an indented line a parameter."""
+    for key, value in params.items():
+        write(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
 
 
 def shown(value: object) -> str:

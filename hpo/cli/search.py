@@ -1,28 +1,38 @@
-"""`hpo optimize` and `hpo retrain-best`."""
+"""`hpo optimize` and `hpo submit`: a study gets its budget, and here or elsewhere its trials."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo.cli.definitions import find_definition, shorthands
 from hpo.cli.options import (
     SEARCH_PANEL,
+    Budget,
+    Lease,
     Overrides,
+    Population,
+    Seed,
     StorageUrl,
     StudyName,
+    StudyTitle,
     TextFormat,
     TextOutputFormat,
+    Timeout,
     storage_url,
-    study_name,
 )
+from hpo.cli.workers import worker_options
 
 if TYPE_CHECKING:
     import optuna
 
+    from hpo.cli.progress import SearchProgress
     from hpo.cli.signals import Stop
+    from hpo.cli.supervising import Crew
     from hpo.definition import StudyDefinition
     from hpo.search.records import TrialRecord
     from hpo.search.storage import Storage
@@ -32,185 +42,156 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
-_Trials = Annotated[
-    int | None,
+_Workers = Annotated[
+    str | None,
     typer.Option(
-        "--trials",
-        metavar="N",
-        help="Finished trials that the study is to have in total, over all runs; "
-        "`search.trials` of the study if left out.",
+        "--workers",
+        metavar="N|auto",
+        help="Train in so many processes on this machine; in this one alone if left out. auto: "
+        "as many as GPUs, or as cores, memory and trials allow.",
+        show_default=False,
     ),
 ]
-_Name = Annotated[
+_Gpus = Annotated[
     str | None,
-    typer.Option("--name", help="The study's name in the database; its file's if left out."),
+    typer.Option(
+        "--gpus",
+        metavar="0,1|all|none",
+        help="The GPUs that the workers share; with --workers, all if left out.",
+        show_default=False,
+    ),
 ]
-_Seed = Annotated[
+_PerGpu = Annotated[
     int | None,
-    typer.Option("--seed", help="Of the split, the draws and the training; `search.seed`."),
-]
-_Population = Annotated[
-    str, typer.Option("--population", metavar="K|auto", help="Trials to train side by side.")
-]
-_Timeout = Annotated[
-    float | None,
-    typer.Option("--timeout", metavar="SECONDS", help="Stop then, and hand back what runs."),
-]
-_Lease = Annotated[
-    float,
-    typer.Option("--lease", metavar="SECONDS", help="How long a silent worker keeps its trials."),
+    typer.Option(
+        "--workers-per-gpu",
+        metavar="N",
+        help="The most workers on one GPU; 1 unless --workers asks for more.",
+        show_default=False,
+    ),
 ]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, show the space, and change nothing.")
-]
-_Output = Annotated[
-    Path, typer.Option("--output", help="The folder in which the artifact gets a folder.")
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(rich_help_panel=SEARCH_PANEL)(optimize)
-    app.command("retrain-best", rich_help_panel=SEARCH_PANEL)(retrain_best)
+    app.command(rich_help_panel=SEARCH_PANEL)(submit)
 
 
 def optimize(
     study: StudyName,
-    trials: _Trials = None,
+    trials: Budget = None,
     storage: StorageUrl = None,
-    name: _Name = None,
+    name: StudyTitle = None,
     overrides: Overrides = None,
-    seed: _Seed = None,
-    population: _Population = "auto",
-    timeout: _Timeout = None,
-    lease: _Lease = 60.0,
+    seed: Seed = None,
+    population: Population = "auto",
+    timeout: Timeout = None,
+    lease: Lease = 60.0,
+    workers: _Workers = None,
+    gpus: _Gpus = None,
+    workers_per_gpu: _PerGpu = None,
     dry_run: _DryRun = False,
 ) -> None:
     """Search a study until it has so many finished trials in total.
 
     Creates the study or resumes it; asked again, it does nothing and says so. Ctrl-C hands back
-    the trials in training, and the same command goes on with them.
+    the trials in training, and the same command goes on with them. Other machines join with hpo
+    worker.
     """
     from hpo.cli.signals import Stop
+    from hpo.cli.supervising import WorkerCommand, read_crew, run_crew
     from hpo.search.storage import open_storage
-    from hpo.search.study import create_or_resume
+    from hpo.search.worker import run_worker
     from hpo.training.task import prepare
 
-    options = _worker_options(population, lease, timeout)
+    options = worker_options(population, lease, timeout)
     url = storage_url(storage)
-    changes = [*(overrides or []), *_shorthands(trials, seed)]
-    definition = _definition(study, url, changes, name)
-    data = prepare(definition)
+    changes = [*(overrides or []), *shorthands(trials, seed)]
+    definition = find_definition(study, url, changes, name)
+    crew = read_crew(workers, gpus, workers_per_gpu, definition)
     if dry_run:
-        _show_plan(definition, data, options)
+        _show_plan(definition, prepare(definition), options, crew)
         return
+    data = None
+    if crew is None:
+        data = prepare(definition)
+    else:
+        _check_here(definition)
     with Stop(timeout) as stop, open_storage(url) as opened:
-        search = create_or_resume(opened, definition, definition.name)
-        with opened.guard():
-            budget = opened.ledger.set_budget(search._study_id, definition.search.trials)
-        _run(opened, search, definition, data, budget, options, stop)
+        search, budget = _enter(opened, definition)
+
+        def train(progress: SearchProgress) -> bool:
+            if crew is not None:
+                command = WorkerCommand(definition.name, population, lease)
+                return run_crew(crew, command, url, opened, search, progress, stop)
+            assert data is not None
+            return run_worker(opened, search, definition, data, options, progress, stop)
+
+        _run(opened, search._study_id, definition, budget, train, stop)
 
 
-def retrain_best(
+def submit(
     study: StudyName,
+    trials: Budget = None,
     storage: StorageUrl = None,
-    output: _Output = Path("results"),
-    form: TextOutputFormat = TextFormat.TABLE,
+    name: StudyTitle = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    output: TextOutputFormat = TextFormat.TABLE,
 ) -> None:
-    """Score the finalists again, retrain the winner over seeds, and test it once.
+    """Put a study into the database for workers to train; nothing is trained here.
 
-    The artifact is OUTPUT/STUDY. As long as the study has not changed since, its result is
-    shown again and the test set stays closed.
+    Creates the study or resumes it, and sets its budget. Workers are started with hpo worker,
+    here or on any machine that reaches the database.
     """
-    from hpo.cli.logs import stderr_console
-    from hpo.cli.progress import Spinner
-    from hpo.cli.signals import Stop
-    from hpo.errors import Interrupted
-    from hpo.results import artifact
-    from hpo.results.retrain import retrain_best as run
+    from hpo.cli import rendering
     from hpo.search.storage import open_storage
-    from hpo.search.study import load
-    from hpo.training.population import Stopped
+    from hpo.training.task import check
 
-    name = study_name(study)
-    folder = output / name
-    with Stop() as stop, open_storage(storage_url(storage), must_exist=True) as opened:
-        search, definition = load(opened, name)
+    url = storage_url(storage)
+    changes = [*(overrides or []), *shorthands(trials, seed)]
+    definition = find_definition(study, url, changes, name)
+    check(definition)
+    with open_storage(url) as opened:
+        search, budget = _enter(opened, definition)
         with opened.guard():
-            state = artifact.fingerprint(search, definition)
-        known = artifact.read_metrics(folder)
-        if known is not None and known.get("study_state") == state:
-            typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
-            _show_result(known, form)
-            return
-        artifact.check_place(folder)
-        try:
-            with Spinner(stderr_console()) as spinner, opened.guard():
-                result = run(search, definition, stop, spinner)
-        except Stopped:
-            message = "stopped; nothing was tested and no artifact was written"
-            raise Interrupted(message, stop.signal_number or 2) from None
-        metrics = result.report(definition, name, str(folder))
-        everything = {**metrics, **result.details(), "study_state": state}
-        artifact.write(folder, result, definition, everything)
-    _show_result(metrics, form)
+            finished = opened.ledger.counts(search._study_id).done
+    if output is TextFormat.JSON:
+        row = {"study": definition.name, "budget": budget, "finished": finished}
+        rendering.write_json(row)
+        return
+    typer.echo(f"{definition.name}: {finished} of {budget} trials finished")
+    if finished < budget:
+        typer.echo("start workers with hpo worker, on any machine that reaches the database")
 
 
-# --- optimize
+def _check_here(definition: StudyDefinition) -> None:
+    """Check what the workers need, and fetch it once, so that they do not all at once."""
+    from hpo.data import load_train
+    from hpo.training.task import check
+
+    check(definition)
+    load_train(definition.dataset.name)
 
 
-def _worker_options(population: str, lease: float, timeout: float | None) -> WorkerOptions:
-    from hpo.errors import UsageError
-    from hpo.search.worker import WorkerOptions
+def _enter(opened: Storage, definition: StudyDefinition) -> tuple[optuna.Study, int]:
+    """Create or resume a study and set its budget; returns the budget as it is then."""
+    from hpo.search.study import create_or_resume
 
-    if population != "auto" and not (population.isdecimal() and 1 <= int(population) <= 1024):
-        raise UsageError(f"--population: {population} is neither auto nor a number of 1 to 1024")
-    if not 1 <= lease <= 86_400:
-        raise UsageError(f"--lease: {lease:g} seconds are out of bounds; give 1 to 86400")
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"--timeout: {timeout:g} is no time; give seconds above 0")
-    return WorkerOptions(None if population == "auto" else int(population), lease)
+    search = create_or_resume(opened, definition, definition.name)
+    with opened.guard():
+        return search, opened.ledger.set_budget(search._study_id, definition.search.trials)
 
 
-def _shorthands(trials: int | None, seed: int | None) -> list[str]:
-    """`--trials` and `--seed` as what they stand for."""
-    from hpo.errors import UsageError
-
-    if trials is not None and trials < 1:
-        raise UsageError(f"--trials: {trials} is not a number of trials; ask for 1 or more")
-    changes = {"search.trials": trials, "search.seed": seed}
-    return [f"{key}={value}" for key, value in changes.items() if value is not None]
-
-
-def _definition(study: str, url: str, changes: list[str], name: str | None) -> StudyDefinition:
-    """Of the study's file; of the database, where only that holds the study."""
-    from hpo import studies
-    from hpo.definition import change_definition, load_definition
-    from hpo.errors import HpoError, UsageError
-
-    try:
-        path = studies.find(study)
-    except UsageError:
-        try:
-            stored = _stored_definition(study, url)
-        except HpoError:
-            stored = None
-        if stored is None:
-            raise
-        return change_definition(stored, changes, name=name)
-    return load_definition(path, changes, name=name)
-
-
-def _stored_definition(study: str, url: str) -> StudyDefinition:
-    from hpo.search.storage import open_storage
-    from hpo.search.study import load
-
-    with open_storage(url, must_exist=True) as opened:
-        return load(opened, study_name(study))[1]
-
-
-def _show_plan(definition: StudyDefinition, data: Split, options: WorkerOptions) -> None:
+def _show_plan(
+    definition: StudyDefinition, data: Split, options: WorkerOptions, crew: Crew | None
+) -> None:
     from hpo import space
+    from hpo.cli.supervising import describe
     from hpo.training.devices import device_name
     from hpo.training.footprint import default_capacity
 
@@ -230,6 +211,8 @@ def _show_plan(definition: StudyDefinition, data: Split, options: WorkerOptions)
         f"device: {device_name(device)}, {precision}, "
         f"up to {options.population or default_capacity(device)} trials side by side"
     )
+    if crew is not None:
+        typer.echo(f"workers: {describe(crew.slots(search.trials))}")
     typer.echo(f"space: {'continuous' if size is None else f'{size} combinations'}")
     for key, leaf in space.describe(definition).items():
         typer.echo(f"  {key}: {leaf}")
@@ -237,30 +220,36 @@ def _show_plan(definition: StudyDefinition, data: Split, options: WorkerOptions)
 
 def _run(
     opened: Storage,
-    search: optuna.Study,
+    study_id: int,
     definition: StudyDefinition,
-    data: Split,
     budget: int,
-    options: WorkerOptions,
+    train: Callable[[SearchProgress], bool],
     stop: Stop,
 ) -> None:
+    """Train, with progress on stderr, and say on stdout what came of it.
+
+    Args:
+        train: returns whether the budget is met.
+    """
     from hpo.cli.logs import stderr_console
     from hpo.cli.progress import SearchProgress
+    from hpo.errors import StorageError
     from hpo.search.status import read_status
-    from hpo.search.worker import run_worker
 
-    def finished() -> int:
-        return opened.ledger.counts(search._study_id).done
-
-    before, wanted = read_status(opened, search.study_name), definition.search.trials
+    name, wanted = definition.name, definition.search.trials
+    before = read_status(opened, name)
     if before.finished >= wanted:
         asked = f"{before.finished} trials have finished and {wanted} were asked for"
-        typer.echo(f"{search.study_name}: {asked}; nothing to do")
+        typer.echo(f"{name}: {asked}; nothing to do")
         _show_best(before.best, definition)
         return
     if budget > wanted:
         typer.echo(f"{budget} trials have begun already; all of them are finished", err=True)
     start = time.monotonic()
+
+    def finished() -> int:
+        return opened.ledger.counts(study_id).done
+
     progress = SearchProgress(
         stderr_console(),
         finished,
@@ -269,15 +258,15 @@ def _run(
         maximize=definition.search.metric == "accuracy",
     )
     with progress:
-        met = run_worker(opened, search, definition, data, options, progress, stop)
-    after = read_status(opened, search.study_name)
-    typer.echo(
-        f"{search.study_name}: {after.finished} of {budget} trials finished ({after.complete} "
-        f"complete, {after.pruned} pruned, {after.failed} failed), "
-        f"{_duration(time.monotonic() - start)}"
-    )
-    _show_best(after.best, definition)
-    _say_how_to_go_on(search.study_name, stop, met=met)
+        met = train(progress)
+    with contextlib.suppress(*([StorageError] if stop.signal_number else [])):
+        after = read_status(opened, name)
+        typer.echo(
+            f"{name}: {after.finished} of {budget} trials finished ({after.complete} complete, "
+            f"{after.pruned} pruned, {after.failed} failed), {_duration(time.monotonic() - start)}"
+        )
+        _show_best(after.best, definition)
+    _say_how_to_go_on(name, stop, met=met)
 
 
 def _say_how_to_go_on(study: str, stop: Stop, *, met: bool) -> None:
@@ -293,6 +282,8 @@ def _say_how_to_go_on(study: str, stop: Stop, *, met: bool) -> None:
 
 
 def _show_best(best: TrialRecord | None, definition: StudyDefinition) -> None:
+    from hpo.cli import rendering
+
     if best is None:
         typer.echo("no trial has trained to its end yet")
         return
@@ -300,41 +291,9 @@ def _show_best(best: TrialRecord | None, definition: StudyDefinition) -> None:
         f"best: trial {best.number}, validation {definition.search.metric} {best.value:.4f} "
         f"in epoch {best.outcome.get('best_epoch')}"
     )
-    _show_params(best.params)
-
-
-def _show_params(params: dict[str, Any]) -> None:
-    for key, value in params.items():
-        typer.echo(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
+    rendering.write_params(best.params)
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-# --- retrain-best
-
-
-def _show_result(metrics: dict[str, Any], form: TextFormat) -> None:
-    import json
-
-    keys = ("study", "winner", "params", "validation", "test", "artifact")
-    if form is TextFormat.JSON:
-        typer.echo(json.dumps({key: metrics[key] for key in keys}))
-        return
-    validation, test = metrics["validation"], metrics["test"]
-    typer.echo(f"{metrics['study']}: the winner is trial {metrics['winner']}")
-    _show_params(metrics["params"])
-    typer.echo(f"validation {test['metric']}: {_spread(validation)}, fresh seeds")
-    interval = ""
-    if test["ci95"]:
-        low, high = test["ci95"]
-        interval = f", 95 % interval {low:.4f} to {high:.4f}"
-    typer.echo(f"test {test['metric']}: {_spread(test)}{interval}")
-    typer.echo(f"artifact: {metrics['artifact']}")
-
-
-def _spread(numbers: dict[str, Any]) -> str:
-    spread = "" if numbers["std"] is None else f" +- {numbers['std']:.4f}"
-    return f"{numbers['mean']:.4f}{spread} (n = {numbers['n']})"

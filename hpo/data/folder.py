@@ -7,11 +7,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from hpo.errors import FileError
+from hpo import files
 
+_REMEDY = "make room there, or point HPO_DATA at a folder that can be written"
 _WORK_PREFIX = ".fetch-"
 _ABANDONED_SECONDS = 6 * 3600.0  # far longer than all time limits of a fetch together
 
@@ -57,33 +58,12 @@ def publish(work: Path, folder: Path, name: str) -> None:
     """
     with disk_errors(folder / name):
         (work / name).replace(folder / name)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.sync_folder(folder)
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> AbstractContextManager[None]:
     """Turn an OSError inside the block into a FileError that names `path` and the free bytes."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise FileError(
-            f"{path}: {reason} ({_free_bytes(path)}); "
-            "make room there, or point HPO_DATA at a folder that can be written"
-        ) from error
-
-
-def _free_bytes(path: Path) -> str:
-    for place in (path, *path.parents):
-        try:
-            return f"{shutil.disk_usage(place).free} bytes free"
-        except OSError:
-            continue
-    return "free bytes unknown"
+    return files.disk_errors(path, _REMEDY)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -178,6 +178,10 @@ class SearchSection(Section):
     trials: Annotated[int, _count("a search has 1 to 1000000 trials", high=1_000_000)] = 100
     sampler: SamplerSection = SamplerSection(tpe=TpeSettings())
     pruner: PrunerSection = PrunerSection(asha=AshaSettings())
+    retries: Annotated[int, _count("retries are 0 to 100", low=0, high=100)] = 2
+    max_failed: Annotated[
+        float, Number("max_failed is a share of the trials, 0 to 1", high=1.0, ranged=False)
+    ] = 0.8
     metric: Annotated[str, Word("a metric", ("accuracy", "loss"), ranged=False)] = "accuracy"
     seed: Annotated[int, _count("a seed lies in 0 to 4294967295", low=0, high=2**32 - 1)] = 0
 

@@ -73,7 +73,7 @@ def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, A
     found, does not.
     """
     data = json.loads(definition.to_json())
-    for key in ("trials", "sampler", "pruner"):
+    for key in ("trials", "sampler", "pruner", "retries", "max_failed"):
         del data["search"][key]
     finished = [
         [trial.number, trial.state.name, trial.params, trial.value]

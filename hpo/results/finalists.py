@@ -19,6 +19,7 @@ from hpo.search import records
 from hpo.training.fit import Ending, fit
 from hpo.training.footprint import member_bytes, memory_limit
 from hpo.training.history import DIRECTIONS, EpochRecord
+from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Split
@@ -129,13 +130,14 @@ class _Rescoring:
         self._data = data
         self._heard = heard
         self._memory = memory_limit(data.task.examples.device)
+        self._most = len(finalists) * _MOST_SEEDS  # fewer once memory was short
         self._seeds = min(definition.retrain.seeds, _MOST_SEEDS)
         self._study_seed = definition.search.seed
         self._metric = definition.search.metric
         self._waiting = [
             (place, seed) for place in range(len(finalists)) for seed in range(self._seeds)
         ]
-        self._members: dict[Member, int] = {}
+        self._members: dict[Member, tuple[int, int]] = {}
 
     def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
         """One config after the other, as many seeds at a time as the memory bears."""
@@ -144,8 +146,9 @@ class _Rescoring:
         task = self._data.task
         place = self._waiting[0][0] if self._waiting else 0
         config = self._finalists[place].config
-        room = self._memory // member_bytes(config, task.examples.features, task.classes)
-        group = [entry for entry in self._waiting if entry[0] == place][: max(1, room)]
+        fitting = self._memory // member_bytes(config, task.examples.features, task.classes)
+        room = max(1, min(fitting, self._most))
+        group = [entry for entry in self._waiting if entry[0] == place][:room]
         self._waiting = [entry for entry in self._waiting if entry not in group]
         if not group:
             return
@@ -165,9 +168,9 @@ class _Rescoring:
         for stream, (_, seed) in enumerate(group):
             number = self._finalists[place].number
             member_seed = derive_seed(self._study_seed, _RESCORING, number, seed)
-            key = len(self._members)
+            key = place * self._seeds + seed
             member = Member(key, config, member_seed, self._metric, stream)
-            self._members[member] = place
+            self._members[member] = (place, seed)
             members.append(member)
         self._heard(
             f"finalist {place + 1} of {len(self._finalists)}: trial "
@@ -186,13 +189,31 @@ class _Rescoring:
     def ended(self, population: Population, member: Member, ending: Ending) -> None:
         """Nothing to hand over."""
 
+    def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
+        """Fewer at a time where memory was short; there is no other way out."""
+        lost = [self._members.pop(member) for member in members]
+        if not mishap.memory or len(lost) == 1:
+            number = self._finalists[lost[0][0]].number
+            raise TrainingError(
+                f"trial {number} could not be trained with fresh seeds: {mishap.reason}; "
+                "the same command tries it again"
+            )
+        self._most = len(lost) // 2
+        self._waiting = sorted(lost + self._waiting)
+
+    def rested(self, populations: Sequence[Population]) -> None:
+        """Nothing is put by: what is lost is done again."""
+
+    def left(self, populations: Sequence[Population]) -> None:
+        """Nothing is put by."""
+
     def scored(self) -> list[Finalist]:
         """Every finalist with what its seeds came to; those that diverged leave no value."""
         results = []
         for place, finalist in enumerate(self._finalists):
             bests = [
                 (member.history.value(best), best.epoch)
-                for member, of in self._members.items()
+                for member, (of, _) in self._members.items()
                 if of == place
                 and (best := member.history.best) is not None
                 and not member.history.records[-1].diverged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -20,6 +21,7 @@ from hpo.results.statistics import Summary, summarize
 from hpo.training.devices import device_name
 from hpo.training.footprint import member_bytes, memory_limit
 from hpo.training.losses import score
+from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Split, prepare
@@ -149,21 +151,37 @@ def _train(
     cost = member_bytes(config, task.examples.features, task.classes)
     room = max(1, memory_limit(task.examples.device) // cost)
     order_seed = derive_seed(definition.search.seed, _RETRAIN)
-    states = []
-    for first in range(0, len(seeds), room):
-        group = range(first, min(first + room, len(seeds)))
+    states: list[dict[str, Tensor]] = []
+    while len(states) < len(seeds):
+        group = range(len(states), min(len(states) + room, len(seeds)))
         streams = [Stream(data.training, config.batch_size, order_seed, seed) for seed in group]
         population = Population(task, *streams)
         members = [
             Member(seed, config, seeds[seed], stream=place) for place, seed in enumerate(group)
         ]
-        population.add(members)
-        for epoch in range(winner.epochs):
-            population.train_epoch(stopping)
-            heard(f"retrain: epoch {epoch + 1} of {winner.epochs}, {len(group)} seeds")
-        states += [population.state(member) for member in members]
+        work = partial(_train_together, population, members, winner.epochs, stopping, heard)
+        mishap = attempt(work)
+        if mishap is None:
+            states += [population.state(member) for member in members]
+        elif mishap.memory and len(group) > 1:
+            room = len(group) // 2
+        else:
+            raise TrainingError(f"the winner could not be retrained: {mishap.reason}")
     _check_finite(states)
     return states
+
+
+def _train_together(
+    population: Population,
+    members: list[Member],
+    epochs: int,
+    stopping: Callable[[], bool],
+    heard: Callable[[str], None],
+) -> None:
+    population.add(members)
+    for epoch in range(epochs):
+        population.train_epoch(stopping)
+        heard(f"retrain: epoch {epoch + 1} of {epochs}, {len(members)} seeds")
 
 
 def _check_finite(states: list[dict[str, Tensor]]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
+
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
+
+from hpo.search.history import history_of
 
 __all__ = ["AshaPruner"]
 
@@ -39,14 +44,16 @@ class AshaPruner(BasePruner):
         if epoch is None or not self._is_rung(epoch):
             return False
         maximize = study.direction == StudyDirection.MAXIMIZE
-        rivals = study.get_trials(deepcopy=False)
-        values = [
-            _best(rival, epoch, maximize) for rival in rivals if epoch in rival.intermediate_values
+        history = history_of(study)
+        ended = history.index(_Rung, epoch, maximize).costs
+        running = [
+            _cost(rival, epoch, maximize)
+            for rival in history.unfinished
+            if epoch in rival.intermediate_values
         ]
-        values.sort(reverse=maximize)
-        last_to_go_on = values[max(1, len(values) // self._reduction) - 1]
-        own = _best(trial, epoch, maximize)
-        return own < last_to_go_on if maximize else own > last_to_go_on
+        own = _cost(trial, epoch, maximize)
+        better = bisect_left(ended, own) + sum(cost < own for cost in running)
+        return better >= max(1, (len(ended) + len(running)) // self._reduction)
 
     def _is_rung(self, epoch: int) -> bool:
         if epoch * self._reduction > self._epochs:
@@ -57,6 +64,22 @@ class AshaPruner(BasePruner):
         return rung == epoch
 
 
-def _best(trial: FrozenTrial, epoch: int, maximize: bool) -> float:
-    values = [value for step, value in trial.intermediate_values.items() if step <= epoch]
-    return max(values) if maximize else min(values)
+class _Rung:
+    """What ended trials had when they reached an epoch, best first."""
+
+    def __init__(self, epoch: int, maximize: bool) -> None:
+        self.costs: list[float] = []
+        self._epoch = epoch
+        self._maximize = maximize
+
+    def add(self, trial: FrozenTrial) -> None:
+        if self._epoch in trial.intermediate_values:
+            insort(self.costs, _cost(trial, self._epoch, self._maximize))
+
+
+def _cost(trial: FrozenTrial, epoch: int, maximize: bool) -> float:
+    """A trial's best value up to an epoch, negated where more is better."""
+    sign = -1.0 if maximize else 1.0
+    reports = trial.intermediate_values.items()
+    costs = (sign * value for step, value in reports if step <= epoch and not math.isnan(value))
+    return min(costs, default=math.inf)

@@ -1,117 +1,77 @@
-"""The budget and the leases of a study, in two tables of hpo's own beside Optuna's.
+"""The budget and the leases of a study, in tables of hpo's own beside Optuna's.
 
 A study's budget is N rows, one a slot. A worker claims slots for the length of a lease, binds a
 trial to each, and marks it done when the trial has finished; exactly N follows from N rows. A
 slot whose holder fell silent is claimed by the next worker, with the trial that it carries.
-
-Time is the database's clock, in seconds since 1970 as a float: the arithmetic is then the same
-in SQLite and PostgreSQL, and no time zone or date type takes part in it.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from hpo.errors import HpoError, StorageError
+from hpo.errors import StorageError
 from hpo.search import tables
 from hpo.search.holder import holder_name, is_gone
+from hpo.search.outages import Patience
+from hpo.search.slots import Counts, LostLease, Slot, SlotRow, lives
+from hpo.search.statements import statements
 from hpo.search.url import redact
 
-__all__ = ["Counts", "LeaseKeeper", "Ledger", "LostLease", "Slot", "SlotRow", "holder_name"]
+__all__ = ["Counts", "Ledger", "LostLease", "Slot", "SlotRow", "holder_name"]
 
-_log = logging.getLogger(__name__)
 _row = tables.slots.c
-
-
-class LostLease(HpoError):  # noqa: N818 (it is an event more than an error)
-    """The slot is no longer this holder's: the lease ran out and somebody else took the trial."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A claimed slot.
-
-    Attributes:
-        id: never used again, not even when the slot is removed; trials carry it.
-        number: the place in the budget, from 0.
-        trial_id: Optuna's id of the trial to take over; None if no trial was bound yet.
-    """
-
-    id: int
-    study_id: int
-    number: int
-    trial_id: int | None
-    holder: str
-
-
-@dataclass(frozen=True)
-class SlotRow:
-    """A slot as `hpo status` shows it; `expires_in` is in seconds, negative once it ran out."""
-
-    id: int
-    number: int
-    trial_id: int | None
-    holder: str | None
-    expires_in: float | None
-    done: bool
-
-    @property
-    def live(self) -> bool:
-        """Whether somebody holds it whose lease runs, and who did not die on this machine."""
-        if self.done or self.holder is None or is_gone(self.holder):
-            return False
-        return (self.expires_in or 0.0) > 0.0
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How a budget stands: `budget == done + held + free`; a lease that ran out is free."""
-
-    budget: int
-    done: int
-    held: int
-    free: int
 
 
 class Ledger:
     """Claims, renews and finishes the slots of any study in one database.
 
-    Errors of the database are raised as SQLAlchemy raises them, so that a caller can tell what
-    is worth another try. Safe to share between the threads of a process.
+    Errors of the database are raised as SQLAlchemy raises them, once patience has run out. Safe to
+    share between the threads of a process.
 
     Args:
         engine: an engine on a database that holds Optuna's tables; hpo's own are created or
             brought up to date here.
+        patience: what every call but `renew` goes through.
+
+    Attributes:
+        database_id: 32 hexadecimal digits, this database's and no other's.
 
     Raises:
         StorageError: the tables were made by a newer hpo.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patience: Patience | None = None) -> None:
         self._engine = engine
+        # Where one statement is the whole transaction, nothing else need be said to the server.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._patience = patience or Patience()
         self._sqlite = engine.dialect.name == "sqlite"
-        self._now: sa.ColumnElement[float] = sa.literal_column(
-            "((julianday('now') - 2440587.5) * 86400.0)"
-            if self._sqlite
-            else "(extract(epoch from clock_timestamp())::float8)",
-            sa.Double,
-        )
+        self._say = statements(sqlite=self._sqlite)
         self._mine: dict[str, set[int]] = {}
+        self._leaving: dict[str, set[int]] = {}
         self._mine_lock = threading.Lock()
         if self.version() != tables.VERSION:
             self._migrate()
+        with self._single.connect() as connection:
+            self.database_id: str = connection.execute(
+                sa.select(tables.database.c.id)
+            ).scalar_one()
 
     def version(self) -> int:
         """The version of hpo's tables in the database; 0 where there are none."""
-        with self._engine.connect() as connection:
-            return tables.version(connection)
+
+        def version() -> int:
+            with self._single.connect() as connection:
+                return tables.version(connection)
+
+        return self._patience(version)
 
     def set_budget(self, study_id: int, slots: int) -> int:
         """Give a study `slots` slots in total, and return how many it has then.
@@ -119,6 +79,107 @@ class Ledger:
         Rows are added, or taken away where no trial was bound and nobody ever claimed them; so
         a smaller budget cannot undo what is done or in progress.
         """
+        return self._patience(lambda: self._set_budget(study_id, slots))
+
+    def claim(self, study_id: int, holder: str, most: int, lease: float) -> list[Slot]:
+        """Take up to `most` slots for `lease` seconds.
+
+        What others have begun and released, fell silent with or died with comes first, slots
+        with a trial before others, then free ones, each by number. A holder that certainly died
+        on this machine counts as silent at once. The caller's own slots are left alone, even when
+        their lease ran out, except those that it does not know of: the answer to an earlier
+        claim was lost, and they come before all.
+        """
+        if most < 1:
+            return []
+        slots = self._patience(lambda: self._claim(study_id, holder, most, lease))
+        with self._mine_lock:
+            self._mine.setdefault(holder, set()).update(slot.id for slot in slots)
+        return slots
+
+    def assign(self, slot: Slot, trial_id: int) -> Slot:
+        """Bind a trial to a slot, and return the slot that carries it.
+
+        Raises:
+            LostLease: somebody else holds the slot now.
+        """
+        self._change(slot, self._say.assign, trial=trial_id)
+        return replace(slot, trial_id=trial_id)
+
+    def renew(self, holder: str, lease: float) -> set[int]:
+        """Extend all leases of a holder to `lease` seconds from now; returns their slots' ids.
+
+        A lease that ran out is renewed too, as long as nobody took the slot. An error is raised
+        at once: whoever renews does so again and again anyway.
+        """
+        return {row.id for row in self._rows(self._say.renew, me=holder, lease=lease)}
+
+    def release(self, holder: str, slots: Iterable[Slot] | None = None) -> int:
+        """Hand back some or all slots of a holder, with their trials; returns how many.
+
+        What the holder has lost already is passed over.
+        """
+        if slots is None:
+            chosen, query, ids = None, self._say.release_all, {}
+        else:
+            chosen = {slot.id for slot in slots}
+            query, ids = self._say.release, {"slots": list(chosen)}
+        with self._forget(holder, chosen):
+            return self._patience(lambda: self._execute(query, me=holder, **ids))
+
+    def finish(self, slot: Slot) -> None:
+        """Mark a slot as done.
+
+        Raises:
+            LostLease: somebody else holds the slot now, or it is done already.
+        """
+        with self._forget(slot.holder, {slot.id}):
+            self._change(slot, self._say.finish)
+
+    def settle(self, slots: Iterable[int]) -> int:
+        """Mark slots, by their ids, as done whoever holds them: their trials have been told."""
+        chosen = list(slots)
+        return self._patience(lambda: self._execute(self._say.settle, slots=chosen))
+
+    def free(self, study_id: int) -> int:
+        """Take back the slots of holders that fell silent or died; returns how many.
+
+        Whoever claims one next is told that it was taken over.
+        """
+        return self._patience(
+            lambda: self._execute(self._say.free, study=study_id, gone=self._gone(study_id))
+        )
+
+    def counts(self, study_id: int) -> Counts:
+        """How the study's budget stands now."""
+        groups = self._heaps(study_id)
+        budget = sum(group.size for group in groups)
+        done = sum(group.size for group in groups if group.done)
+        held = sum(g.size for g in groups if not g.done and lives(g.holder, g.expires_in))
+        return Counts(budget, done, held, budget - done - held)
+
+    def next_expiry(self, study_id: int, holder: str) -> float | None:
+        """Seconds until the first lease of another holder runs out; None if there is none.
+
+        It is 0 where a slot can be claimed already.
+        """
+        groups = self._heaps(study_id)
+        others = [group for group in groups if not group.done and group.holder != holder]
+        if not others:
+            return None
+        return min(g.expires_in if lives(g.holder, g.expires_in) else 0.0 for g in others)
+
+    def slots(self, study_id: int) -> list[SlotRow]:
+        """Every slot of a study, by number."""
+        rows = self._patience(lambda: self._rows(self._say.slots, study=study_id))
+        return [SlotRow(*row) for row in rows]
+
+    def believed(self, holder: str) -> frozenset[int]:
+        """The ids of the slots that this process claimed for a holder and has not let go."""
+        with self._mine_lock:
+            return frozenset(self._mine.get(holder, ()))
+
+    def _set_budget(self, study_id: int, slots: int) -> int:
         with self._write() as connection:
             if not self._sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(tables.LOCK, study_id)))
@@ -146,139 +207,53 @@ class Ledger:
             if missing:
                 connection.execute(
                     sa.insert(tables.slots),
-                    [{"study_id": study_id, "number": n, "done": False} for n in missing],
+                    [
+                        {"study_id": study_id, "number": n, "done": False, "taken_over": False}
+                        for n in missing
+                    ],
                 )
             return len(rows) - gone + len(missing)
 
-    def claim(self, study_id: int, holder: str, most: int, lease: float) -> list[Slot]:
-        """Take up to `most` slots for `lease` seconds.
-
-        Slots with a trial whose holder released them, fell silent or died come first, then
-        free ones, each by number. A holder that certainly died on this machine counts as
-        silent at once. The caller's own slots are left alone, even when their lease ran out.
-        """
-        if most < 1:
-            return []
-        with self._write() as connection:
-            claimable = sa.or_(
-                _row.holder.is_(None),
-                sa.and_(
-                    _row.holder != holder,
-                    sa.or_(
-                        _row.expires <= self._now,
-                        _row.holder.in_(_gone_holders(connection, study_id)),
-                    ),
-                ),
-            )
-            rows = connection.execute(
-                sa.select(_row.id, _row.number, _row.trial_id)
-                .where(_row.study_id == study_id, ~_row.done, claimable)
-                .order_by(_row.trial_id.is_(None), _row.number)
-                .limit(most)
-                .with_for_update(skip_locked=True)
-            ).all()
-            connection.execute(
-                sa.update(tables.slots)
-                .where(_row.id.in_([row.id for row in rows]))
-                .values(holder=holder, expires=self._now + lease)
-            )
+    def _claim(self, study_id: int, holder: str, most: int, lease: float) -> list[Slot]:
         with self._mine_lock:
-            self._mine.setdefault(holder, set()).update(row.id for row in rows)
-        return [Slot(row.id, study_id, row.number, row.trial_id, holder) for row in rows]
-
-    def assign(self, slot: Slot, trial_id: int) -> Slot:
-        """Bind a trial to a slot, and return the slot that carries it.
-
-        Raises:
-            LostLease: somebody else holds the slot now.
-        """
-        self._change(slot, trial_id=trial_id)
-        return replace(slot, trial_id=trial_id)
-
-    def renew(self, holder: str, lease: float) -> set[int]:
-        """Extend all leases of a holder to `lease` seconds from now; returns their slots' ids.
-
-        A lease that ran out is renewed too, as long as nobody took the slot.
-        """
-        own = sa.and_(_row.holder == holder, ~_row.done)
-        with self._write() as connection:
-            connection.execute(
-                sa.update(tables.slots).where(own).values(expires=self._now + lease)
-            )
-            return set(connection.scalars(sa.select(_row.id).where(own)))
-
-    def release(self, holder: str, slots: Iterable[Slot] | None = None) -> int:
-        """Hand back some or all slots of a holder, with their trials; returns how many.
-
-        What the holder has lost already is passed over.
-        """
-        chosen = None if slots is None else {slot.id for slot in slots}
-        with self._forget(holder, chosen), self._write() as connection:
-            query = sa.update(tables.slots).where(_row.holder == holder, ~_row.done)
-            if chosen is not None:
-                query = query.where(_row.id.in_(chosen))
-            return connection.execute(query.values(holder=None, expires=None)).rowcount
-
-    def finish(self, slot: Slot) -> None:
-        """Mark a slot as done.
-
-        Raises:
-            LostLease: somebody else holds the slot now, or it is done already.
-        """
-        with self._forget(slot.holder, {slot.id}):
-            self._change(slot, done=True, holder=None, expires=None)
-
-    def counts(self, study_id: int) -> Counts:
-        """How the study's budget stands now."""
-        rows = self.slots(study_id)
-        done = sum(row.done for row in rows)
-        held = sum(row.live for row in rows)
-        return Counts(len(rows), done, held, len(rows) - done - held)
-
-    def next_expiry(self, study_id: int, holder: str) -> float | None:
-        """Seconds until the first lease of another holder runs out; None if there is none.
-
-        It is 0 where a slot can be claimed already.
-        """
-        others = [row for row in self.slots(study_id) if not row.done and row.holder != holder]
-        if not others:
-            return None
-        return min(row.expires_in or 0.0 if row.live else 0.0 for row in others)
-
-    def slots(self, study_id: int) -> list[SlotRow]:
-        """Every slot of a study, by number."""
-        query = (
-            sa.select(
-                _row.id,
-                _row.number,
-                _row.trial_id,
-                _row.holder,
-                (_row.expires - self._now).label("expires_in"),
-                _row.done,
-            )
-            .where(_row.study_id == study_id)
-            .order_by(_row.number)
+            known = self._mine.get(holder, set()) | self._leaving.get(holder, set())
+        rows = self._rows(
+            self._say.claim,
+            study=study_id,
+            me=holder,
+            most=most,
+            lease=lease,
+            known=list(known),
+            gone=self._gone(study_id),
         )
-        with self._engine.connect() as connection:
-            return [SlotRow(*row) for row in connection.execute(query)]
+        rows.sort(key=lambda row: (row.trial_id is None, row.number))
+        return [
+            Slot(row.id, study_id, row.number, row.trial_id, holder, row.taken_over)
+            for row in rows
+        ]
 
-    def believed(self, holder: str) -> frozenset[int]:
-        """The ids of the slots that this process claimed for a holder and has not let go."""
-        with self._mine_lock:
-            return frozenset(self._mine.get(holder, ()))
+    def _gone(self, study_id: int) -> list[str]:
+        """The holders that certainly died: they ran on this machine."""
+        rows = self._rows(self._say.holders, study=study_id)
+        return [row.holder for row in rows if is_gone(row.holder)]
 
-    def _change(self, slot: Slot, **values: object) -> None:
-        with self._write() as connection:
-            changed = connection.execute(
-                sa.update(tables.slots)
-                .where(
-                    _row.id == slot.id,
-                    _row.holder == slot.holder,
-                    ~_row.done,
-                )
-                .values(**values)
-            ).rowcount
-        if not changed:
+    def _heaps(self, study_id: int) -> list[Any]:
+        return self._patience(lambda: self._rows(self._say.heaps, study=study_id))
+
+    def _change(self, slot: Slot, query: sa.UpdateBase, **values: Any) -> None:
+        again = False
+
+        def change() -> bool:
+            nonlocal again
+            first, again = not again, True
+            if self._execute(query, slot=slot.id, me=slot.holder, **values):
+                return True
+            if first or query is not self._say.finish:
+                return False
+            # Done by an earlier try, whose answer was lost.
+            return bool(self._rows(self._say.is_done, slot=slot.id))
+
+        if not self._patience(change):
             with self._forget(slot.holder, {slot.id}):
                 raise LostLease(f"slot {slot.number} was taken over by another worker")
 
@@ -290,8 +265,10 @@ class Ledger:
         """
         with self._mine_lock:
             held = self._mine.setdefault(holder, set())
+            leaving = self._leaving.setdefault(holder, set())
             dropped = set(held) if slots is None else held & slots
             held -= dropped
+            leaving |= dropped
         try:
             yield
         except LostLease:
@@ -300,6 +277,19 @@ class Ledger:
             with self._mine_lock:
                 held |= dropped
             raise
+        finally:
+            with self._mine_lock:
+                leaving -= dropped
+
+    def _execute(self, query: sa.UpdateBase, **values: Any) -> int:
+        """One statement that is a transaction; returns how many rows it changed."""
+        with self._single.connect() as connection:
+            return connection.execute(query, values).rowcount
+
+    def _rows(self, query: sa.Executable, **values: Any) -> list[Any]:
+        """One statement that is a transaction; returns its rows."""
+        with self._single.connect() as connection:
+            return list(connection.execute(query, values))
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -325,74 +315,3 @@ class Ledger:
                     f"(ledger version {version}, this one knows {tables.VERSION}); update hpo"
                 )
             tables.bring_up_to_date(connection)
-
-
-class LeaseKeeper:
-    """Renews the leases of a holder in a thread, four times a lease, until the block ends.
-
-    No error of the database ends the thread: it is logged once an outage, and the next try
-    comes sooner. `lost` is set when a slot that this process claimed is no longer its own.
-
-    Attributes:
-        lost: set once `lost_slots()` is not empty.
-    """
-
-    def __init__(self, ledger: Ledger, holder: str, lease: float) -> None:
-        self.lost = threading.Event()
-        self._ledger = ledger
-        self._holder = holder
-        self._lease = lease
-        self._lost_slots: set[int] = set()
-        self._stop = threading.Event()
-        self._away = False
-        self._thread = threading.Thread(target=self._run, name="hpo-leases", daemon=True)
-
-    def __enter__(self) -> LeaseKeeper:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A renewal that hangs on a dead connection must not keep a worker from leaving.
-        self._stop.set()
-        self._thread.join(timeout=2.0)
-
-    def lost_slots(self) -> frozenset[int]:
-        """The ids of the slots that others took over; the work on their trials is void."""
-        return frozenset(self._lost_slots)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._lease / (16 if self._away else 4)):
-            try:
-                self._renew()
-            except Exception as error:  # noqa: BLE001 (whatever it is, leases must go on)
-                if not self._away:
-                    _log.warning(
-                        "leases could not be renewed (%s); trying on", type(error).__name__
-                    )
-                self._away = True
-            else:
-                if self._away:
-                    _log.warning("leases are renewed again")
-                self._away = False
-
-    def _renew(self) -> None:
-        before = self._ledger.believed(self._holder)
-        renewed = self._ledger.renew(self._holder, self._lease)
-        lost = (before - renewed) & self._ledger.believed(self._holder)
-        if lost - self._lost_slots:
-            _log.warning("%d trial(s) were taken over by another worker", len(lost))
-            self._lost_slots |= lost
-            self.lost.set()
-
-
-def _gone_holders(connection: Connection, study_id: int) -> list[str]:
-    query = (
-        sa.select(_row.holder)
-        .where(
-            _row.study_id == study_id,
-            ~_row.done,
-            _row.holder.is_not(None),
-        )
-        .distinct()
-    )
-    return [holder for holder in connection.scalars(query) if holder and is_gone(holder)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import TrialConfig
@@ -62,11 +63,14 @@ def write_origin(trial: optuna.Trial, config: TrialConfig, origin: dict[str, Any
 
 
 def write_outcome(
-    trial: optuna.Trial, outcome: dict[str, Any], curve: list[dict[str, float]]
+    storage: BaseStorage,
+    trial_id: int,
+    outcome: dict[str, Any],
+    curve: list[dict[str, float]],
 ) -> None:
     """Note what became of a trial, before it is told."""
-    trial.set_user_attr(_CURVE, curve)
-    trial.set_user_attr(_OUTCOME, outcome)
+    storage.set_trial_user_attr(trial_id, _CURVE, curve)
+    storage.set_trial_user_attr(trial_id, _OUTCOME, outcome)
 
 
 def read(trial: FrozenTrial, *, maximize: bool) -> TrialRecord:

@@ -28,9 +28,11 @@ from hpo.search.study import SLOT, SURPLUS, load, names
 from hpo.search.url import Address, parse
 
 __all__ = [
+    "Standing",
     "StudyStatus",
     "best_trial",
     "count_studies",
+    "read_standing",
     "read_status",
     "read_statuses",
     "read_trials",
@@ -65,6 +67,41 @@ class StudyStatus:
     def finished(self) -> int:
         """Trials that count towards the budget."""
         return self.complete + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a study is, in a few numbers that are cheap to read again and again.
+
+    Attributes:
+        running: trials that a worker holds now.
+        best: the value of the best complete trial; None as long as there is none.
+    """
+
+    budget: int
+    done: int
+    running: int
+    best: float | None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the study has all its trials."""
+        return self.done >= self.budget
+
+
+def read_standing(storage: Storage, study: optuna.Study) -> Standing:
+    """How far a study is now.
+
+    Raises:
+        StorageError, FileError: the database refuses.
+    """
+    with storage.guard():
+        counts = storage.ledger.counts(study._study_id)
+        with storage.engine.connect() as connection:
+            best = _best_id(connection, study)
+            query = sa.select(_values.value).where(_values.trial_id == best)
+            value = None if best is None else connection.scalar(query)
+    return Standing(counts.budget, counts.done, counts.held, value)
 
 
 def read_statuses(storage: Storage) -> list[StudyStatus]:

@@ -7,13 +7,13 @@ becomes one sentence that names the database without its password.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import logging
 import os
-import re
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +22,21 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState
 from sqlalchemy.engine import Connection, Engine
 
 from hpo.errors import FileError, HpoError, StorageError
 from hpo.search import tables
+from hpo.search.backend import Backend
+from hpo.search.explain import explain
 from hpo.search.ledger import Ledger
+from hpo.search.outages import Patience
+from hpo.search.server import connector
 from hpo.search.url import Address, parse, redact
 
 __all__ = ["Storage", "explain", "open_storage", "redact"]
 
 _BUSY_SECONDS = 60.0
+_BUSY_SECONDS_OF_THE_PATIENT = 1.0  # who try again; a stop is not heard while SQLite waits
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Storage:
         optuna: Optuna's storage, with Optuna's own cache around it.
         ledger: budgets and leases.
         engine: the one engine, and pool of connections, that both of them use.
+        patience: what every call of both goes through.
     """
 
     address: Address
     optuna: BaseStorage
     ledger: Ledger
     engine: Engine
+    patience: Patience
 
     def __enter__(self) -> Storage:
         return self
@@ -80,26 +86,33 @@ class Storage:
         For what is done once a study, such as creating it. It ends with the process, also by
         kill -9.
         """
-        with _alone(self.address):
+        with _alone(self.address, self.patience):
             yield
 
 
-def open_storage(url: str, *, must_exist: bool = False) -> Storage:
+def open_storage(
+    url: str, *, must_exist: bool = False, patience: Patience | None = None
+) -> Storage:
     """Open the database at `url`, and set it up where that was not done yet.
 
     Args:
         url: `sqlite:///hpo.db` or `postgresql://user:password@host/database`.
         must_exist: for commands that only read: nothing is created, and a database that hpo has
             not set up is an error.
+        patience: what every call of the database goes through, this one too; without one, every
+            error is raised at once.
 
     Raises:
         FileError: the disk or the file's folder refuses (SQLite).
         StorageError: anything else; the message names the URL without its secrets.
     """
     address = parse(url)
+    patience = patience or Patience()
+    patience.explain = lambda error: str(explain(error, address))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_no_guess)
     try:
-        return _open(address, must_exist)
+        return patience(lambda: _open(address, must_exist, patience))
     except HpoError:
         raise
     except Exception as error:  # noqa: BLE001 (a driver may raise anything; see `explain`)
@@ -108,35 +121,25 @@ def open_storage(url: str, *, must_exist: bool = False) -> Storage:
     raise problem
 
 
-def explain(error: BaseException, address: Address) -> HpoError:
-    """What an error of the database means, in one sentence without secrets."""
-    cause = _root(error)
-    if isinstance(cause, ModuleNotFoundError):
-        return StorageError(
-            f"{address.shown}: PostgreSQL needs psycopg; run pip install 'hpo[postgres]'"
-        )
-    if isinstance(cause, sqlite3.Error):
-        return _explain_sqlite(cause, address)
-    if isinstance(cause, OSError | ValueError) and address.path is not None:
-        return FileError(f"{address.shown}: {_first_line(cause, address)}; name another file")
-    text = _first_line(cause, address)
-    state = getattr(cause, "sqlstate", None) or ""
-    for pattern, sentence in _SERVER_REASONS:
-        if re.search(pattern, f"{state} {text}", re.IGNORECASE):
-            return StorageError(f"{address.shown}: {sentence}")
-    return StorageError(f"{address.shown}: the database refuses ({text}); see the server's log")
+def _is_no_guess(record: logging.LogRecord) -> bool:
+    """Whether a record of Optuna's is wanted.
+
+    Optuna takes a lost connection for a query with too many parameters, says so with the whole
+    of the query, and tries another way, which fails and reaches `Patience`.
+    """
+    return "Falling back to a slower alternative" not in record.getMessage()
 
 
-def _open(address: Address, must_exist: bool) -> Storage:
+def _open(address: Address, must_exist: bool, patience: Patience) -> Storage:
     if address.path is not None:
         _check_path(address, address.path, must_exist)
-    if not _is_set_up(address):
+    if not _is_set_up(address, patience):
         if must_exist:
             raise StorageError(f"{address.shown}: there is no study yet; hpo optimize starts one")
-        with _alone(address):
-            if not _is_set_up(address):
-                return _connect(address, fresh=True)
-    return _connect(address, fresh=False)
+        with _alone(address, patience):
+            if not _is_set_up(address, patience):
+                return _connect(address, patience, fresh=True)
+    return _connect(address, patience, fresh=False)
 
 
 def _check_path(address: Address, path: Path, must_exist: bool) -> None:
@@ -153,36 +156,38 @@ def _check_path(address: Address, path: Path, must_exist: bool) -> None:
         )
 
 
-def _is_set_up(address: Address) -> bool:
+def _is_set_up(address: Address, patience: Patience | None = None) -> bool:
     """Whether hpo's tables are there, which are created after Optuna's; creates nothing."""
     if address.path is not None and not address.path.exists():
         return False
-    with _probe(address) as connection:
+    with _probe(address, patience or Patience()) as connection:
         return tables.version(connection) > 0
 
 
-def _connect(address: Address, *, fresh: bool) -> Storage:
+def _connect(address: Address, patience: Patience, *, fresh: bool) -> Storage:
     if fresh:
-        with _probe(address) as connection:
+        with _probe(address, patience) as connection:
             if address.path is not None:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             # A database of stock Optuna: if it is an older one, new tables would be in the way
             # of its upgrade.
             fresh = not sa.inspect(connection).has_table("alembic_version")
     # Optuna fills templates in a URL; a brace that belongs to a name is doubled.
-    backend = _Backend(
+    backend = Backend(
         address.url.replace("{", "{{").replace("}", "}}"),
-        engine_kwargs=_engine_options(address),
+        patience,
+        engine_kwargs=_engine_options(address, patience),
         skip_compatibility_check=True,
         skip_table_creation=not fresh,
     )
     try:
         _check_version(backend, address)
-        ledger = Ledger(backend.engine)
+        ledger = Ledger(backend.engine, patience)
     except BaseException:
         backend.engine.dispose()
         raise
-    return Storage(address, optuna.storages.get_storage(backend), ledger, backend.engine)
+    cached = optuna.storages.get_storage(backend)
+    return Storage(address, cached, ledger, backend.engine, patience)
 
 
 def _check_version(backend: RDBStorage, address: Address) -> None:
@@ -195,33 +200,6 @@ def _check_version(backend: RDBStorage, address: Address) -> None:
         else "a newer Optuna wrote it; update hpo and optuna"
     )
     raise StorageError(f"{address.shown}: its tables are of version {found}: {remedy}")
-
-
-class _Backend(RDBStorage):
-    """Optuna's storage, with a change of a trial's state that is atomic on SQLite too.
-
-    Optuna reads the state and then writes, under `SELECT ... FOR UPDATE`, which SQLite lacks; so
-    two processes could both tell the same trial there.
-    """
-
-    def __init__(self, url: str, **options: Any) -> None:
-        super().__init__(url, **options)
-        self._exclusive = threading.local()
-        if self.engine.dialect.name == "sqlite":
-            sa.event.listen(self.engine, "begin", self._begin)
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        self._exclusive.wanted = True
-        try:
-            return super().set_trial_state_values(trial_id, state, values)
-        finally:
-            self._exclusive.wanted = False
-
-    def _begin(self, connection: Connection) -> None:
-        if getattr(self._exclusive, "wanted", False):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class _SqliteConnection(sqlite3.Connection):
@@ -240,23 +218,14 @@ class _SqliteConnection(sqlite3.Connection):
             raise
 
 
-def _engine_options(address: Address) -> dict[str, Any]:
+def _engine_options(address: Address, patience: Patience) -> dict[str, Any]:
     """Arguments of `create_engine`."""
     if address.path is not None:
-        return {"connect_args": {"timeout": _BUSY_SECONDS, "factory": _SqliteConnection}}
-    # A dead server is noticed within half a minute; a worker holds two connections, so that
-    # 40 workers fit into a server's default of 100.
-    defaults = {
-        "connect_timeout": 5,
-        "keepalives": 1,
-        "keepalives_idle": 30,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
-        "application_name": "hpo",
-    }
+        busy = _BUSY_SECONDS_OF_THE_PATIENT if patience.seconds else _BUSY_SECONDS
+        return {"connect_args": {"timeout": busy, "factory": _SqliteConnection}}
+    # A worker holds two connections, so that 40 workers fit into a server's default of 100.
     return {
-        "connect_args": {**defaults, **address.options},
+        "creator": connector(address, patience),
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,
@@ -265,19 +234,22 @@ def _engine_options(address: Address) -> dict[str, Any]:
 
 
 @contextmanager
-def _probe(address: Address) -> Iterator[Connection]:
+def _probe(address: Address, patience: Patience) -> Iterator[Connection]:
     """One connection with nothing around it."""
-    options = _engine_options(address)["connect_args"]
-    engine = sa.create_engine(address.url, connect_args=options, poolclass=sa.NullPool)
-    with engine.connect() as connection:
+    with _bare_engine(address, patience).connect() as connection:
         yield connection
 
 
+def _bare_engine(address: Address, patience: Patience) -> Engine:
+    options = _engine_options(address, patience)
+    kept = {key: options[key] for key in ("connect_args", "creator") if key in options}
+    return sa.create_engine(address.url, poolclass=sa.NullPool, **kept)
+
+
 @contextmanager
-def _alone(address: Address) -> Iterator[None]:
+def _alone(address: Address, patience: Patience) -> Iterator[None]:
     if address.path is None:
-        with _probe(address) as connection, connection.begin():
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(tables.LOCK, -1)))
+        with _locked(address, patience):
             yield
         return
     # The folder is locked, not the file: SQLite loses its own locks when anybody in the process
@@ -288,6 +260,30 @@ def _alone(address: Address) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _locked(address: Address, patience: Patience) -> Iterator[None]:
+    """A lock on the server; it is let go when its transaction ends, in whatever way."""
+    engine = _bare_engine(address, patience)
+    lock = sa.select(sa.func.pg_advisory_xact_lock(tables.LOCK, -1))
+
+    def take() -> Connection:
+        connection = engine.connect()
+        try:
+            connection.execute(lock)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    connection = patience(take)
+    try:
+        yield
+    finally:
+        # Nothing was written in it; should the server have ended it meanwhile, nothing is lost.
+        with contextlib.suppress(sa.exc.DBAPIError):
+            connection.close()
 
 
 def _lock(folder: int, address: Address) -> None:
@@ -304,90 +300,3 @@ def _lock(folder: int, address: Address) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _root(error: BaseException) -> BaseException:
-    """What the driver said, below the wrappers of Optuna and SQLAlchemy."""
-    if isinstance(error, ImportError) and isinstance(error.__cause__, ImportError):
-        return error.__cause__
-    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
-        error = error.__cause__
-    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
-        return error.orig
-    return error
-
-
-def _first_line(error: BaseException, address: Address) -> str:
-    lines = address.scrub(str(error)).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
-
-
-def _explain_sqlite(error: sqlite3.Error, address: Address) -> HpoError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return FileError(
-            f"{address.shown}: the file or its folder cannot be written; "
-            "change their permissions or name another file"
-        )
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_TOOBIG):
-        return FileError(
-            f"{address.shown}: the disk refuses ({_first_line(error, address)}, "
-            f"{_free(address)}); make room, then run the same command again"
-        )
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return StorageError(
-            f"{address.shown}: this is not an SQLite database, or it is damaged; name another file"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageError(
-            f"{address.shown}: another program has kept it locked for {_BUSY_SECONDS:.0f} s; "
-            "end that program and run the same command again"
-        )
-    return StorageError(
-        f"{address.shown}: the database refuses ({_first_line(error, address)}); "
-        "name another file or update hpo"
-    )
-
-
-def _free(address: Address) -> str:
-    try:
-        stat = os.statvfs(address.path.parent if address.path else "/")
-    except OSError:
-        return "free space unknown"
-    return f"{stat.f_bavail * stat.f_frsize:,} bytes free"
-
-
-# What PostgreSQL or its client says (SQLSTATE and the message's first line), for a person.
-_SERVER_REASONS = (
-    (
-        r"password|authentication|no pg_hba|28P01|28000",
-        "the server refuses this login; check user and password",
-    ),
-    (
-        r"3D000|database .* does not exist",
-        "the server has no such database; create it with createdb or name another",
-    ),
-    (r"role .* does not exist", "the server knows no such user; check the user name"),
-    (
-        r"resolve|translate host|name or service|nodename|name resolution",
-        "the host is not known; check its name",
-    ),
-    (
-        r"refused|no such file|no route|unreachable|timeout|timed out",
-        "no server answers there; check host and port, and that it runs",
-    ),
-    (
-        r"53300|too many clients|connection slots",
-        "the server has no connection left; raise its max_connections or run fewer workers",
-    ),
-    (
-        r"57P0[123]|starting up|shutting down|terminat|closed the connection|08\d\d\d",
-        "the connection to the server was lost; run the same command again once it is back",
-    ),
-    (r"42501|permission denied", "the user may not create or write tables; grant the rights"),
-    (r"53100|no space left", "the server's disk is full; make room on it"),
-    (
-        r"invalid connection option|invalid .* value",
-        "PostgreSQL does not know an option of the URL; check what follows the question mark",
-    ),
-)

@@ -20,7 +20,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo import space
@@ -28,9 +28,12 @@ from hpo.definition import StudyDefinition, valid_name
 from hpo.definition.problems import nearest
 from hpo.definition.schema import AshaSettings, MedianSettings, TpeSettings
 from hpo.errors import UsageError
+from hpo.search import records
 from hpo.search.asha import AshaPruner
+from hpo.search.history import history_of, last_history_of
 from hpo.search.ledger import Slot, SlotRow
 from hpo.search.storage import Storage
+from hpo.search.tpe import WindowedTpe
 
 __all__ = [
     "DEFINITION",
@@ -40,6 +43,7 @@ __all__ = [
     "build_sampler",
     "create_or_resume",
     "direction",
+    "find_finished_twin",
     "find_trial_of_slot",
     "load",
     "names",
@@ -136,31 +140,28 @@ def build_sampler(
 ) -> BaseSampler:
     """The definition's sampler.
 
-    TPE models the parameters of a condition jointly (`group=True`): Optuna's default models
-    only what every trial has, and draws the rest one by one. The constant liar keeps trials
-    that run side by side apart. CMA-ES is not offered: it unpickles what the database holds.
+    TPE models the parameters of a condition jointly: Optuna's default models only what every
+    trial has, and draws the rest one by one. CMA-ES is not offered: it unpickles what the
+    database holds.
 
     Args:
         seed: of this sampler's draws, see `trial_seed`.
         fixed: parameters that are not drawn, such as the batch size of a stream.
     """
     settings = definition.search.sampler.settings
+    sampler: BaseSampler
+    if isinstance(settings, TpeSettings):
+        sampler = WindowedTpe(seed=seed, startup_trials=settings.startup_trials)
+    else:
+        sampler = RandomSampler(seed=seed)
+    if not fixed:
+        return sampler
     with warnings.catch_warnings():
-        # Both are used on purpose and tested; any other warning goes through.
-        for feature in ("Argument ``group`` is an", "PartialFixedSampler is"):
-            warnings.filterwarnings("ignore", f"{feature} experimental", ExperimentalWarning)
-        sampler: BaseSampler
-        if isinstance(settings, TpeSettings):
-            sampler = TPESampler(
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                n_startup_trials=settings.startup_trials,
-                seed=seed,
-            )
-        else:
-            sampler = RandomSampler(seed=seed)
-        return PartialFixedSampler(dict(fixed), sampler) if fixed else sampler
+        # It is used on purpose and tested; any other warning goes through.
+        warnings.filterwarnings(
+            "ignore", "PartialFixedSampler is experimental", ExperimentalWarning
+        )
+        return PartialFixedSampler(dict(fixed), sampler)
 
 
 def build_pruner(definition: StudyDefinition) -> BasePruner:
@@ -205,10 +206,18 @@ def find_trial_of_slot(study: optuna.Study, slot: Slot | int) -> FrozenTrial | N
     if isinstance(slot, Slot) and slot.trial_id is not None:
         return study._storage.get_trial(slot.trial_id)
     slot_id = slot.id if isinstance(slot, Slot) else slot
-    for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get(SLOT) == slot_id and SURPLUS not in trial.user_attrs:
-            return trial
-    return None
+    history = history_of(study)
+    found = [trial for trial in history.unfinished if _slot_of(trial) == slot_id]
+    finished = history.index(_SlotsOfFinished).first.get(slot_id)
+    return min((*found, *filter(None, [finished])), key=lambda t: t.number, default=None)
+
+
+def find_finished_twin(study: optuna.Study, params: Mapping[str, Any]) -> FrozenTrial | None:
+    """The first complete or pruned trial with exactly these parameters that was trained itself.
+
+    Asked for right after a draw: the history is the one that was read for it.
+    """
+    return last_history_of(study).index(_Trained).first.get(frozenset(params.items()))
 
 
 def surplus_trials(study: optuna.Study, slots: Iterable[SlotRow]) -> list[FrozenTrial]:
@@ -233,13 +242,42 @@ def retire(study: optuna.Study, trial_id: int, reason: str) -> None:
     study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
 
+class _SlotsOfFinished:
+    """The first finished trial of each slot; one that is surplus belongs to none."""
+
+    def __init__(self) -> None:
+        self.first: dict[Any, FrozenTrial] = {}
+
+    def add(self, trial: FrozenTrial) -> None:
+        slot_id = _slot_of(trial)  # None for all that have none: nobody asks for that
+        if trial.number < self.first.setdefault(slot_id, trial).number:
+            self.first[slot_id] = trial
+
+
+class _Trained:
+    """The first trial of each set of parameters; failed ones are worth another try."""
+
+    def __init__(self) -> None:
+        self.first: dict[frozenset[tuple[str, Any]], FrozenTrial] = {}
+
+    def add(self, trial: FrozenTrial) -> None:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and not records.is_twin(trial):
+            key = frozenset(trial.params.items())
+            if trial.number < self.first.setdefault(key, trial).number:
+                self.first[key] = trial
+
+
+def _slot_of(trial: FrozenTrial) -> Any:
+    return None if SURPLUS in trial.user_attrs else trial.user_attrs.get(SLOT)
+
+
 def _open(study: optuna.Study, trial_id: int, sampler: SamplerOf) -> optuna.Trial:
-    # A trial draws lazily through its study's sampler and its study's view of the history, so
-    # trials that run side by side need a study object each. The copy shares the storage.
+    # A trial draws lazily through its study's sampler, so trials that run side by side need a
+    # study object each. The copy shares the storage.
     view = copy.copy(study)
-    number = study._storage.get_trial_number_from_id(trial_id)
-    view.sampler = sampler(number)
-    return optuna.Trial(view, trial_id)
+    trial = optuna.Trial(view, trial_id)
+    view.sampler = sampler(trial.number)
+    return trial
 
 
 def _equip(study: optuna.Study, definition: StudyDefinition) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,18 +11,30 @@ from dataclasses import dataclass
 import optuna
 
 from hpo.definition import StudyDefinition
-from hpo.search.ledger import LeaseKeeper, holder_name
-from hpo.search.objective import Limits, SearchCrew, Watcher
+from hpo.errors import TrainingError
+from hpo.search.berths import Berths
+from hpo.search.halt import halted
+from hpo.search.intake import Intake
+from hpo.search.lease_keeper import LeaseKeeper
+from hpo.search.ledger import Ledger, holder_name
+from hpo.search.objective import Limits, SearchCrew
+from hpo.search.repair import repair
+from hpo.search.spool import Spool
+from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
+from hpo.search.telling import Teller, Watcher
+from hpo.training.checkpoints import Checkpoints
 from hpo.training.fit import fit
 from hpo.training.footprint import default_capacity, memory_limit
 from hpo.training.population import Stopped
 from hpo.training.task import Split
 
-__all__ = ["DEFAULT_LEASE", "WorkerOptions", "run_worker"]
+__all__ = ["DEFAULT_LEASE", "WorkerOptions", "build_crew", "run_worker"]
 
+_log = logging.getLogger(__name__)
 DEFAULT_LEASE = 60.0
 _LONGEST_WAIT = 2.0
+_PARTING_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -53,40 +67,115 @@ def run_worker(
 
     Returns:
         Whether the budget is met; False means that `stopping` said so, and that the trials in
-        progress were handed back.
+        progress were put by and handed back.
 
     Raises:
-        StorageError, FileError: the database refuses.
+        StorageError, FileError: the database, or the disk, refuses.
+        TrainingError: too many trials fail, or the device is lost.
     """
     holder = holder_name()
-    study_id, ledger = study._study_id, storage.ledger
-    limits = _limits(options, data)
-    crew = SearchCrew(study, definition, ledger, holder, data, limits, watcher, stopping)
-    with storage.guard(), LeaseKeeper(ledger, holder, options.lease):
+    ledger = storage.ledger
+    with storage.guard(), LeaseKeeper(ledger, holder, options.lease) as keeper:
         try:
+            repair(storage, study.study_name)
+            crew = build_crew(
+                *(storage, study, definition, data, options, holder),
+                watcher=watcher,
+                lost=keeper.lost_slots,
+                stopping=stopping,
+            )
             while True:
+                if (reason := halted(study)) is not None:
+                    raise TrainingError(reason)
                 fit(crew, data.validation, stopping)
-                counts = ledger.counts(study_id)
+                counts = ledger.counts(study._study_id)
                 if counts.done >= counts.budget:
+                    repair(storage, study.study_name)
                     return True
                 # Others hold the rest; should one of them die, its trials are ours.
                 watcher.waiting()
-                wait = ledger.next_expiry(study_id, holder)
+                wait = ledger.next_expiry(study._study_id, holder)
                 if _sleep(min(wait or 0.0, _LONGEST_WAIT), stopping):
                     return False
         except Stopped:
             return False
+        except Exception:
+            # A database that is away is no reason not to stop; leases run out by themselves.
+            if stopping():
+                return False
+            raise
         finally:
-            ledger.release(holder)
+            _part(ledger, holder)
 
 
-def _limits(options: WorkerOptions, data: Split) -> Limits:
+def build_crew(
+    storage: Storage,
+    study: optuna.Study,
+    definition: StudyDefinition,
+    data: Split,
+    options: WorkerOptions,
+    holder: str,
+    *,
+    watcher: Watcher,
+    lost: Callable[[], frozenset[int]],
+    stopping: Callable[[], bool],
+) -> SearchCrew:
+    """The crew of one worker, with checkpoints and spool in the database's state folder.
+
+    Args:
+        holder: the worker's name in the ledger.
+        lost: the ids of the slots that other workers have taken over.
+        stopping: asked before a trial begins.
+    """
+    folder = state_folder(storage.ledger.database_id)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.sweep()
     device = data.task.examples.device
-    return Limits(
-        members=options.population or default_capacity(device),
-        memory=memory_limit(device),
-        lease=options.lease,
+    teller = Teller(
+        study, definition, storage.ledger, Spool(folder / "spool"), checkpoints, watcher
     )
+    intake = Intake(
+        study,
+        definition,
+        storage.ledger,
+        holder,
+        data.task,
+        options.lease,
+        checkpoints,
+        teller,
+        stopping,
+    )
+    limits = Limits(
+        members=options.population or default_capacity(device), memory=memory_limit(device)
+    )
+    return SearchCrew(
+        intake,
+        Berths(definition, data),
+        teller,
+        checkpoints,
+        data.task,
+        limits,
+        watcher,
+        lost,
+        definition.search.retries,
+    )
+
+
+def _part(ledger: Ledger, holder: str) -> None:
+    """Hand everything back, unless the database does not answer: a worker leaves in time."""
+
+    def release() -> None:
+        try:
+            ledger.release(holder)
+        except Exception as error:  # noqa: BLE001 (leases run out by themselves)
+            _log.warning(
+                "the trials could not be handed back (%s); their lease has to run out",
+                type(error).__name__,
+            )
+
+    parting = threading.Thread(target=release, name="hpo-parting", daemon=True)
+    parting.start()
+    parting.join(_PARTING_SECONDS)
 
 
 def _sleep(seconds: float, stopping: Callable[[], bool]) -> bool:

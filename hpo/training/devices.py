@@ -8,8 +8,16 @@ import time
 import torch
 
 from hpo.errors import UsageError
+from hpo.training.machine import usable_cores
 
-__all__ = ["device_name", "pick_device", "pick_precision", "prove", "use_threads"]
+__all__ = [
+    "device_name",
+    "pick_device",
+    "pick_precision",
+    "prove",
+    "use_threads",
+    "visible_gpus",
+]
 
 _WORTH_SHARING = 16_000_000
 
@@ -57,10 +65,23 @@ def use_threads(multiplications: int) -> None:
     Args:
         multiplications: in the largest matrix product of a step.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    most = int(asked) if asked.isdecimal() and int(asked) else cores or 1
+    most = int(asked) if asked.isdecimal() and int(asked) else usable_cores()
     torch.set_num_threads(most if multiplications >= _WORTH_SHARING else 1)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` of a child names them.
+
+    Where that variable is set here, they are what it names, in its order; an index that a person
+    gives means a place in this list. Torch counts through NVML, so that no memory is taken on
+    any GPU; it stops, as CUDA does, at the first name that it does not know.
+    """
+    count = torch.cuda.device_count()
+    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if inherited is None:
+        return [str(index) for index in range(count)]
+    return [name.strip() for name in inherited.split(",")][:count]
 
 
 def device_name(device: torch.device) -> str:

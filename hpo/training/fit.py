@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
 
 from hpo.training.history import EpochRecord
+from hpo.training.mishaps import Mishap, attempt
 from hpo.training.population import Member, Population
 
-__all__ = ["Crew", "Ending", "fit"]
+__all__ = ["Crew", "Ending", "ending_of", "fit"]
 
 
 class Ending(enum.Enum):
@@ -42,6 +44,15 @@ class Crew(Protocol):
     def ended(self, population: Population, member: Member, ending: Ending) -> None:
         """A member leaves; its tensors can still be read from the population."""
 
+    def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
+        """Members are lost with their population; `admit` may send others in their place."""
+
+    def rested(self, populations: Sequence[Population]) -> None:
+        """A round of epochs is over: everybody is between two epochs."""
+
+    def left(self, populations: Sequence[Population]) -> None:
+        """The loop ends with members in training, who can be read as they are."""
+
 
 def fit(crew: Crew, validation: Tensor, stopping: Callable[[], bool] = lambda: False) -> None:
     """Train all that the crew sends, until it sends nobody and nobody is left.
@@ -54,18 +65,58 @@ def fit(crew: Crew, validation: Tensor, stopping: Callable[[], bool] = lambda: F
         Stopped: `stopping` said so; members in training are as they are.
     """
     populations: list[Population] = []
-    while True:
-        running = [member for population in populations for member in population.members]
-        for population, members in crew.admit(running):
-            population.add(members)
-            if population not in populations:
-                populations.append(population)
-        if not populations:
-            return
-        for population in populations:
-            records = population.run_epoch(validation, stopping)
-            _part(crew, population, records)
-        populations = [population for population in populations if len(population)]
+    try:
+        while _take_in(crew, populations):
+            for population in tuple(populations):
+                _train(crew, population, validation, stopping)
+            populations[:] = [population for population in populations if len(population)]
+            crew.rested(populations)
+    except BaseException:
+        crew.left(populations)
+        raise
+
+
+def ending_of(member: Member, record: EpochRecord) -> Ending | None:
+    """Why a member leaves after an epoch of its own accord; None if it may go on."""
+    if record.diverged:
+        return Ending.DIVERGED
+    if record.epoch >= member.config.epochs:
+        return Ending.FINISHED
+    return Ending.STALLED if member.history.stalled(member.config.patience) else None
+
+
+def _take_in(crew: Crew, populations: list[Population]) -> bool:
+    """Let join whom the crew sends; returns whether anybody is to be trained or sent again."""
+    running = [member for population in populations for member in population.members]
+    sent = False
+    for population, members in crew.admit(running):
+        sent = True
+        crowd = [*population.members, *members]
+        mishap = attempt(partial(population.add, members))
+        if mishap is not None:
+            _lose(crew, population, crowd, mishap)
+        if population not in populations:
+            populations.append(population)
+    return sent or bool(populations)
+
+
+def _train(
+    crew: Crew, population: Population, validation: Tensor, stopping: Callable[[], bool]
+) -> None:
+    """One epoch of a population, and what comes of it."""
+    if not len(population):
+        return
+    records: list[EpochRecord] = []
+    mishap = attempt(lambda: records.extend(population.run_epoch(validation, stopping)))
+    if mishap is None:
+        _part(crew, population, records)
+    else:
+        _lose(crew, population, list(population.members), mishap)
+
+
+def _lose(crew: Crew, population: Population, members: list[Member], mishap: Mishap) -> None:
+    population.keep(())
+    crew.failed(members, mishap)
 
 
 def _part(crew: Crew, population: Population, records: Sequence[EpochRecord]) -> None:
@@ -77,19 +128,11 @@ def _part(crew: Crew, population: Population, records: Sequence[EpochRecord]) ->
         crew.report(member, record)
     staying = []
     for member, record in reported:
-        ending = _ending(crew, member, record)
+        ending = ending_of(member, record)
+        if ending is None and crew.prunes(member):
+            ending = Ending.PRUNED
         if ending is None:
             staying.append(member)
         else:
             crew.ended(population, member, ending)
     population.keep(staying)
-
-
-def _ending(crew: Crew, member: Member, record: EpochRecord) -> Ending | None:
-    if record.diverged:
-        return Ending.DIVERGED
-    if record.epoch >= member.config.epochs:
-        return Ending.FINISHED
-    if member.history.stalled(member.config.patience):
-        return Ending.STALLED
-    return Ending.PRUNED if crew.prunes(member) else None

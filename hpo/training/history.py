@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 __all__ = ["DIRECTIONS", "EpochRecord", "History"]
 
@@ -47,6 +49,14 @@ class History:
     records: list[EpochRecord] = field(default_factory=list)
     best: EpochRecord | None = None
 
+    @classmethod
+    def from_curve(cls, metric: str, curve: Iterable[Mapping[str, Any]]) -> History:
+        """Read what `curve` wrote."""
+        history = cls(metric)
+        for record in curve:
+            history.add(EpochRecord(**record))
+        return history
+
     def add(self, record: EpochRecord) -> None:
         """Append an epoch; a diverged one is never the best."""
         self.records.append(record)
@@ -69,7 +79,7 @@ class History:
         return sum(record.seconds for record in self.records)
 
     def curve(self) -> list[dict[str, float]]:
-        """The learning curve as JSON-ready data."""
+        """The learning curve as JSON-ready data; `from_curve` gives the history back."""
         return [asdict(record) for record in self.records]
 
     def _beats(self, record: EpochRecord, other: EpochRecord) -> bool:

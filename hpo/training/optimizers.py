@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Optimizer(abc.ABC):
 
     Attributes:
         steps: how many were taken.
+        scalars: what else the rule remembers, one number each, by name.
         state: lists of tensors, one tensor a parameter, by the name of what they hold.
     """
 
@@ -36,6 +37,7 @@ class Optimizer(abc.ABC):
     def __init__(self, config: OptimizerConfig) -> None:
         self.config = config
         self.steps = 0
+        self.scalars: dict[str, float] = {}
         self.state: dict[str, list[Tensor]] = {}
         self._parameters: list[Tensor] = []
         self._gradients: list[Tensor] = []
@@ -47,6 +49,19 @@ class Optimizer(abc.ABC):
         for name in self.state_names:
             if name not in self.state:
                 self.state[name] = [torch.zeros_like(p) for p in self._parameters]
+
+    def resume(
+        self, steps: int, scalars: Mapping[str, float], state: Mapping[str, list[Tensor]]
+    ) -> None:
+        """Go on from what another optimizer of this config had come to; before `bind`.
+
+        Args:
+            state: as `self.state`, in the order in which `bind` will give the parameters; the
+                tensors become this optimizer's own.
+        """
+        self.steps = steps
+        self.scalars = dict(scalars)
+        self.state = dict(state)
 
     def release(self) -> None:
         """Let go of the parameters and gradients, whose memory would live on; keep the state."""
@@ -124,12 +139,13 @@ class NAdam(Optimizer):
 
     def __init__(self, config: OptimizerConfig) -> None:
         super().__init__(config)
-        self._momentum_product = 1.0
+        self.scalars["momentum_product"] = 1.0
 
     def _update(self, lr: float, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         config, mean, square = self.config, self.state["mean"], self.state["square"]
         momentum, upcoming = self._momentum(self.steps), self._momentum(self.steps + 1)
-        self._momentum_product *= momentum
+        product = self.scalars["momentum_product"] * momentum
+        self.scalars["momentum_product"] = product
         self._add_weight_decay(parameters, gradients)
         torch._foreach_lerp_(mean, gradients, 1 - config.beta1)
         torch._foreach_mul_(square, config.beta2)
@@ -137,8 +153,8 @@ class NAdam(Optimizer):
         root = torch._foreach_div(square, 1 - config.beta2**self.steps)
         torch._foreach_sqrt_(root)
         torch._foreach_add_(root, config.epsilon)
-        of_gradient = -lr * (1 - momentum) / (1 - self._momentum_product)
-        of_mean = -lr * upcoming / (1 - self._momentum_product * upcoming)
+        of_gradient = -lr * (1 - momentum) / (1 - product)
+        of_mean = -lr * upcoming / (1 - product * upcoming)
         torch._foreach_addcdiv_(parameters, gradients, root, of_gradient)
         torch._foreach_addcdiv_(parameters, mean, root, of_mean)
 

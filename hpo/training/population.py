@@ -2,26 +2,28 @@
 
 Members come and go at the end of an epoch. A member's result depends on its config, its seed and
 the epoch of the stream at which it joined; who lies beside it changes the rounding and no more.
+
+Between two batches a member can be written down as a snapshot, and goes on from it in another
+process. On a CPU, with the same members beside it, it comes to the same bits.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
 from hpo.models.layout import arrange
 from hpo.models.mlp import initial_state
 from hpo.models.wide_mlp import WideMlp
 from hpo.training.dropout import DropoutMasks
-from hpo.training.history import EpochRecord, History
+from hpo.training.history import EpochRecord
 from hpo.training.losses import cross_entropy, score
-from hpo.training.optimizers import Optimizer, build_optimizer
+from hpo.training.member import Member
 from hpo.training.schedules import rate_factor
+from hpo.training.snapshot import Snapshot
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Task
 
@@ -34,37 +36,7 @@ _INITIALIZATION, _DROPOUT = 1, 2
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
-    """An epoch was left before its end; its members are no longer of use."""
-
-
-@dataclass(eq=False)
-class Member:
-    """One network in training.
-
-    Args:
-        key: tells members apart; a trial's number, or that of a seed in a retrain.
-        config: how it is built and trained.
-        seed: of its initialisation and its dropout.
-        metric: what its history is judged by.
-        stream: which of its population's streams it reads.
-
-    Attributes:
-        history: its epochs so far.
-        joined: the epoch of its stream after which it began; None before that.
-    """
-
-    key: int
-    config: TrialConfig
-    seed: int
-    metric: str = "accuracy"
-    stream: int = 0
-    history: History = field(init=False)
-    optimizer: Optimizer = field(init=False, repr=False)
-    joined: int | None = None
-
-    def __post_init__(self) -> None:
-        self.history = History(self.metric)
-        self.optimizer = build_optimizer(self.config.optimizer)
+    """An epoch was left between two batches; the next `train_epoch` goes on there."""
 
 
 class Population:
@@ -76,20 +48,26 @@ class Population:
     Args:
         task: the data and the device.
         streams: the batches that members see.
+        epoch: of the streams, at which it begins; members with a snapshot of there may join.
+        batch: how many batches of that epoch these have done.
 
     Attributes:
         members: who trains now.
         epoch: of the streams; grows by one with every `train_epoch`.
+        batch: how many batches of it are done; 0 unless the epoch was stopped.
         batches: how many there are in an epoch, the same of every stream.
     """
 
-    def __init__(self, task: Task, *streams: Stream) -> None:
+    def __init__(self, task: Task, *streams: Stream, epoch: int = 0, batch: int = 0) -> None:
         self.task = task
         self.streams = streams
         self.batch_size = streams[0].batch_size
         self.batches = min(stream.batches for stream in streams)
-        self.epoch = 0
+        assert 0 <= batch < self.batches
+        self.epoch = epoch
+        self.batch = batch
         self.members: list[Member] = []
+        self._between_batches = True
         self._model: WideMlp | None = None
         self._masks: dict[Member, DropoutMasks] = {}
 
@@ -97,13 +75,17 @@ class Population:
         return len(self.members)
 
     def add(self, members: Collection[Member]) -> None:
-        """Let new members join; they train from the next epoch on.
+        """Let new members join; they train from the next epoch on, or from their snapshot's place.
 
-        A member's config must have the streams' batch size.
+        A member's config must have the streams' batch size, and its snapshot this place.
         """
         for member in members:
             assert member.config.batch_size == self.batch_size
-            member.joined = self.epoch
+            if member.snapshot is None:
+                assert self.batch == 0, "a new member joins at the end of an epoch"
+                member.joined = self.epoch
+            else:
+                member.stream = self._stream_of(member.snapshot)
             self._masks[member] = self._new_masks(member)
         if members:
             self._arrange([*self.members, *members])
@@ -119,6 +101,22 @@ class Population:
         assert self._model is not None
         return self._model.state(self.members.index(member))
 
+    def snapshot(self, member: Member) -> Snapshot:
+        """Copy all that a member is; what is trained afterwards does not change it.
+
+        In the middle of an epoch that is possible after `Stopped`, and not after another
+        exception: then nobody knows what of the batch was done.
+        """
+        assert self._model is not None
+        assert self._between_batches, "an exception has left a batch half done"
+        return member.at(
+            stream=self.streams[member.stream].number,
+            epoch=self.epoch,
+            batch=self.batch,
+            model=self.state(member),
+            dropout=self._masks[member].generator.get_state(),
+        )
+
     def shares(self) -> list[float]:
         """Each member's part of the work, by its number of parameters; they add up to one."""
         assert self._model is not None
@@ -129,7 +127,7 @@ class Population:
         return [size / sum(sizes) for size in sizes]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
-        """Train every member on one epoch of its stream.
+        """Train every member on one epoch of its stream, or on what is left of it.
 
         Args:
             stopping: asked before every batch.
@@ -138,15 +136,19 @@ class Population:
             `[members]`, each one's mean training loss in nats.
 
         Raises:
-            Stopped: `stopping` said so.
+            Stopped: `stopping` said so; called again, it goes on there.
         """
         assert self._model is not None
         model = self._model
+        self._between_batches = False
         smoothing = self._tensor([member.config.label_smoothing for member in self.members])
-        total = torch.zeros_like(smoothing)
-        for features, labels in self._batches():
+        total = self._tensor([member.loss for member in self.members])
+        for batch, (features, labels) in enumerate(self._batches()):
             if stopping():
+                self._pause(max(batch, self.batch), total)
                 raise Stopped
+            if batch < self.batch:  # done before; drawn again for the sake of the augmentation
+                continue
             logits = model.forward(features, self._fill_mask)
             losses, gradient = cross_entropy(logits, labels, smoothing)
             total += losses
@@ -155,6 +157,7 @@ class Population:
                 member.optimizer.step(self._rate(member))
             model.parameters_changed()
         self.epoch += 1
+        self._pause(0, torch.zeros_like(total))
         return total / self.batches
 
     def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,23 +188,40 @@ class Population:
 
         Returns:
             The epoch of each member, in the order of `members`.
+
+        Raises:
+            Stopped: as `train_epoch` does; called again, it goes on there.
         """
         start = time.perf_counter()
-        train_losses = self.train_epoch(stopping).tolist()
-        seconds = time.perf_counter() - start
+        try:
+            train_losses = self.train_epoch(stopping).tolist()
+        finally:
+            seconds = time.perf_counter() - start
+            for member, share in zip(self.members, self.shares(), strict=True):
+                member.seconds += seconds * share
+        self._between_batches = False  # until the epoch is in the histories
         losses, accuracies = (scores.tolist() for scores in self.evaluate(validation))
         records = []
-        for place, (member, share) in enumerate(zip(self.members, self.shares(), strict=True)):
+        for place, member in enumerate(self.members):
             record = EpochRecord(
                 epoch=len(member.history.records) + 1,
                 train_loss=train_losses[place],
                 loss=losses[place],
                 accuracy=accuracies[place],
-                seconds=seconds * share,
+                seconds=member.seconds,
             )
             member.history.add(record)
+            member.seconds = 0.0
             records.append(record)
+        self._between_batches = True
         return records
+
+    def _pause(self, batch: int, losses: Tensor) -> None:
+        """Note where between two batches the members are, and their losses `[members]` so far."""
+        self.batch = batch
+        for member, loss in zip(self.members, losses.tolist(), strict=True):
+            member.loss = loss
+        self._between_batches = True
 
     def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """The epoch's batches: features of each stream, and labels of each member."""
@@ -222,6 +242,9 @@ class Population:
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""
         old = {member: self.state(member) for member in self.members if member in set(members)}
+        # By key: so a layout, and with it the rounding, follows from who is there, and not from
+        # who came first.
+        members = sorted(members, key=lambda member: member.key)
         configs = [member.config.model for member in members]
         order = arrange(configs, [member.stream for member in members])
         # Frees the old buffers before the new ones are made.
@@ -243,15 +266,25 @@ class Population:
             operand_dtype=task.precision,
         )
         for place, member in enumerate(self.members):
+            parameters = model.member_parameters(place)
             model.load(place, old.get(member) or self._first_state(member))
-            member.optimizer.bind(
-                list(model.member_parameters(place).values()),
-                list(model.member_gradients(place).values()),
-            )
+            member.resume(list(parameters), task.examples.device)
+            gradients = model.member_gradients(place)
+            member.optimizer.bind(list(parameters.values()), list(gradients.values()))
         model.parameters_changed()
         self._model = model
 
+    def _stream_of(self, snapshot: Snapshot) -> int:
+        """Which of the streams a snapshot's member reads; the snapshot must be of this place."""
+        task, place = self.task, (snapshot.epoch, snapshot.batch)
+        network = (task.examples.features, task.classes, task.dtype)
+        assert place == (self.epoch, self.batch), f"taken at {place}"
+        assert snapshot.network == network, f"taken of {snapshot.network}"
+        return [stream.number for stream in self.streams].index(snapshot.stream)
+
     def _first_state(self, member: Member) -> dict[str, Tensor]:
+        if member.snapshot is not None:
+            return member.snapshot.model_state()
         generator = torch.Generator().manual_seed(derive_seed(member.seed, _INITIALIZATION))
         features = self.task.examples.features
         return initial_state(member.config.model, features, self.task.classes, generator)
@@ -259,6 +292,12 @@ class Population:
     def _new_masks(self, member: Member) -> DropoutMasks:
         generator = torch.Generator(self.task.examples.device)
         generator.manual_seed(derive_seed(member.seed, _DROPOUT))
+        if member.snapshot is not None:
+            state, steps = member.snapshot.dropout, member.snapshot.steps
+            if state.shape == generator.get_state().shape:
+                generator.set_state(state)
+            else:  # of another kind of device: other masks from here on, as random as these
+                generator.manual_seed(derive_seed(member.seed, _DROPOUT, steps))
         return DropoutMasks(member.config.model.dropout, generator)
 
     def _fill_mask(self, place: int, mask: Tensor) -> None:

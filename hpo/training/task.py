@@ -16,7 +16,7 @@ from hpo.definition.networks import MlpSection
 from hpo.errors import UsageError
 from hpo.training.devices import pick_device, pick_precision, use_threads
 
-__all__ = ["Split", "Task", "prepare"]
+__all__ = ["Split", "Task", "check", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,18 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         precision=pick_precision(definition.training.precision, device),
     )
     return Split(task, training, validation)
+
+
+def check(definition: StudyDefinition) -> None:
+    """Refuse what no machine could train, without a look at the data itself.
+
+    Raises:
+        DataError: the package that brings the dataset is broken.
+        UsageError: the dataset is unknown, or the split or a batch size cannot be served.
+    """
+    dataset = definition.dataset
+    training, _ = split(describe(dataset.name).n_train, dataset.validation, definition.search.seed)
+    _check_batch_size(definition, len(training))
 
 
 def _work(definition: StudyDefinition, features: int) -> int:

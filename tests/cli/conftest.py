@@ -131,7 +131,7 @@ class _Filler:
             trial.report(report, step)
         outcome: dict[str, Any] = {"epochs": len(reports), "best_epoch": len(reports) or None}
         outcome |= {"train_seconds": 1.5, "total_seconds": 2.25, "reason": reason}
-        records.write_outcome(trial, outcome, [])
+        records.write_outcome(self.study._storage, trial._trial_id, outcome, [])
         self.study.tell(trial, value, state=state)
         self.ledger.finish(slot)
 

@@ -22,7 +22,7 @@ from hpo.cli.app import app
 from tests.commands import hpo, start
 
 if TYPE_CHECKING:
-    from tests.conftest import PostgresServer
+    from tests.databases import PostgresServer
 
 CANARY = "s3cr3t"
 PASSWORD = f"{CANARY}@%2F"

@@ -57,7 +57,7 @@ def tell(
 ) -> None:
     trial = start_trial(study, 0, lambda number: build_sampler(definition, number))
     records.write_origin(trial, space.draw(definition, trial), {})
-    records.write_outcome(trial, {"epochs": 2, **outcome}, [])
+    records.write_outcome(study._storage, trial._trial_id, {"epochs": 2, **outcome}, [])
     trial.report(value, 1)
     study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import optuna
@@ -148,3 +149,42 @@ def test_it_is_the_definition(
     for own, trial in enumerate(trials):
         expected = should_go_on(curves, own, min_epochs, reduction, epochs, maximize)
         assert trial.should_prune() != expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(curves=CURVES, data=st.data(), reduction=st.integers(2, 4), maximize=st.booleans())
+def test_it_is_the_definition_also_while_trials_come_report_and_end(
+    curves: list[list[float]], data: st.DataObject, reduction: int, maximize: bool
+) -> None:
+    """The pruner keeps what ended trials had; that must be the same as looking at them all."""
+    direction = "maximize" if maximize else "minimize"
+    study = study_of(AshaPruner(1, reduction, LONG), direction)
+    trials: list[optuna.Trial] = []
+    so_far: list[list[float]] = []
+    running: list[int] = []
+    while running or len(trials) < len(curves):
+        new = len(trials) < len(curves) and (not running or data.draw(st.booleans()))
+        if new:
+            running.append(len(trials))
+            trials.append(study.ask())
+            so_far.append([])
+        own = data.draw(st.sampled_from(running))
+        so_far[own].append(curves[own][len(so_far[own])])
+        trials[own].report(so_far[own][-1], len(so_far[own]))
+        expected = should_go_on(so_far, own, 1, reduction, LONG, maximize)
+        assert trials[own].should_prune() != expected
+        if len(so_far[own]) == len(curves[own]):
+            running.remove(own)
+            study.tell(trials[own], so_far[own][-1])
+
+
+def test_what_is_no_number_is_worse_than_any() -> None:
+    study = study_of(AshaPruner(min_epochs=2, reduction=2, epochs=LONG))
+    nothing, late, bad, good = trials_with(
+        study, [[math.nan, math.nan], [math.nan, 0.5], [0.1, math.nan], [0.9, 0.2]]
+    )
+    study.tell(nothing, state=TrialState.FAIL)
+    study.tell(good, 0.9)
+    assert nothing.number == 0
+    assert not late.should_prune()
+    assert bad.should_prune()

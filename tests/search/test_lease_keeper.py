@@ -9,7 +9,8 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-from hpo.search.ledger import LeaseKeeper, Ledger, LostLease
+from hpo.search.lease_keeper import LeaseKeeper
+from hpo.search.ledger import Ledger, LostLease
 from hpo.search.storage import Storage
 
 ELSEWHERE = "elsewhere:1:1-abc-1-x"
@@ -123,7 +124,7 @@ def test_a_result_that_could_not_be_told_keeps_its_slot(shaky: Shaky, study_id: 
     [slot] = shaky.claim(study_id, ELSEWHERE, 1, LEASE)
     with LeaseKeeper(shaky, ELSEWHERE, 0.2) as keeper:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shaky, "_write", _away)
+            patch.setattr(shaky, "_execute", _away)
             with pytest.raises(OSError, match="away"):
                 shaky.finish(slot)
         assert shaky.believed(ELSEWHERE) == {slot.id}
@@ -133,5 +134,5 @@ def test_a_result_that_could_not_be_told_keeps_its_slot(shaky: Shaky, study_id: 
     assert shaky.believed(ELSEWHERE) == frozenset()
 
 
-def _away() -> None:
+def _away(*_: object, **__: object) -> None:
     raise OSError("away")

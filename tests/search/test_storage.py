@@ -44,7 +44,7 @@ def test_what_was_stored_is_there_again(url: str) -> None:
 def test_sixteen_first_starts_at_once(url: str, processes: Any) -> None:
     assert processes.run("open_database", 16, url) == ["_CachedStorage"] * 16
     with open_storage(url, must_exist=True) as storage:
-        assert storage.ledger.version() == 1
+        assert storage.ledger.version() == 2
 
 
 def test_sqlite_is_durable_and_lets_readers_in(sqlite_url: str) -> None:

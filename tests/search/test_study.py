@@ -16,6 +16,7 @@ from hpo import space
 from hpo.config import TrialConfig
 from hpo.definition import StudyDefinition, load_definition
 from hpo.errors import UsageError
+from hpo.search import records
 from hpo.search.asha import AshaPruner
 from hpo.search.ledger import holder_name
 from hpo.search.storage import Storage, open_storage
@@ -26,6 +27,7 @@ from hpo.search.study import (
     build_pruner,
     build_sampler,
     create_or_resume,
+    find_finished_twin,
     find_trial_of_slot,
     load,
     names,
@@ -35,6 +37,7 @@ from hpo.search.study import (
     surplus_trials,
     trial_seed,
 )
+from hpo.search.tpe import WindowedTpe
 
 STUDY = """
 dataset: {name: digits, validation: 0.2}
@@ -216,13 +219,13 @@ def test_no_warning_and_nothing_silenced_for_others(
 
 def test_the_sampler_is_the_definitions(define: Callable[..., StudyDefinition]) -> None:
     tpe = build_sampler(define(), 1)
-    assert isinstance(tpe, TPESampler)
+    assert isinstance(tpe, WindowedTpe)
     assert tpe._n_startup_trials == 5
     assert (tpe._multivariate, tpe._group, tpe._constant_liar) == (True, True, True)
     assert isinstance(build_sampler(define("search.sampler=random"), 1), RandomSampler)
     fixed = build_sampler(define("search.sampler=random"), 1, {BATCH: 32})
     assert isinstance(fixed, PartialFixedSampler)
-    assert isinstance(build_sampler(define(), 1, {}), TPESampler)
+    assert isinstance(build_sampler(define(), 1, {}), WindowedTpe)
 
 
 def epochs_at_which_a_bad_trial_is_pruned(pruner: BasePruner, good_trials: int) -> list[int]:
@@ -418,3 +421,50 @@ def test_a_trial_that_no_slot_knows_is_retired(
     found = find_trial_of_slot(study, slot.id)
     assert found is not None
     assert found._trial_id == rightful._trial_id
+
+
+def test_the_first_trial_of_a_slot_is_found_whatever_became_of_it(
+    study: optuna.Study, definition: StudyDefinition
+) -> None:
+    """Also when trials end in another order than that in which they began."""
+    first, other, second = (start_trial(study, slot, sampler_of(definition)) for slot in (7, 8, 7))
+    for trial in (second, other, first):
+        for slot, number in ((7, 0), (8, 1)):
+            found = find_trial_of_slot(study, slot)
+            assert found is not None
+            assert found.number == number
+        study.tell(trial, 0.5)
+    found = find_trial_of_slot(study, 7)
+    assert found is not None
+    assert (found.number, found.state) == (0, TrialState.COMPLETE)
+    assert find_trial_of_slot(study, 9) is None
+    study.tell(study.ask(), 0.5)  # it has no slot, and is nobody's
+    assert find_trial_of_slot(study, 9) is None
+
+
+def test_a_twin_is_the_first_trial_that_was_trained_with_the_same_parameters(
+    study: optuna.Study, definition: StudyDefinition
+) -> None:
+    def run(lr: float, state: TrialState, outcome: dict[str, Any]) -> None:
+        trial = start_trial(study, 0, sampler_of(definition))
+        trial.suggest_float("adam.lr", lr, lr)
+        records.write_outcome(study._storage, trial._trial_id, outcome, [])
+        study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
+
+    params = {"adam.lr": 0.5}
+    assert find_finished_twin(study, params) is None
+    run(0.5, TrialState.FAIL, {})
+    run(0.25, TrialState.COMPLETE, {})
+    run(0.5, TrialState.COMPLETE, {"twin": 1})
+    find_trial_of_slot(study, 0)  # it reads the history, as a draw does
+    assert find_finished_twin(study, params) is None
+    start_trial(study, 0, sampler_of(definition)).suggest_float("adam.lr", 0.5, 0.5)
+    find_trial_of_slot(study, 0)
+    assert find_finished_twin(study, params) is None  # it runs
+    run(0.5, TrialState.PRUNED, {})
+    run(0.5, TrialState.COMPLETE, {})
+    find_trial_of_slot(study, 0)
+    found = find_finished_twin(study, params)
+    assert found is not None
+    assert found.number == 4
+    assert find_finished_twin(study, {**params, "optimizer": "adam"}) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 import torch
@@ -30,9 +31,7 @@ class Bench:
 
     def population(self, *streams: Stream, epoch: int = 0) -> Population:
         """Without streams given, on the first one; `epoch` is where its streams stand."""
-        population = Population(self.task, *(streams or (self.stream(),)))
-        population.epoch = epoch
-        return population
+        return Population(self.task, *(streams or (self.stream(),)), epoch=epoch)
 
     def train(self, population: Population, epochs: int) -> None:
         for _ in range(epochs):
@@ -46,23 +45,25 @@ class Bench:
         return population
 
 
-@pytest.fixture(scope="session")
-def make_bench() -> Callable[[torch.dtype], Bench]:
+@cache
+def build_bench(dtype: torch.dtype) -> Bench:
+    """Also for processes that a test starts."""
     rows = load_train("digits")
     rows = LabelledRows(rows.images[:400], rows.labels[:400])
     examples = ImageTensors(rows, torch.device("cpu"))
+    task = Task(
+        examples=examples,
+        classes=10,
+        normalization=examples.normalization(torch.arange(300)),
+        precision=dtype,
+        dtype=dtype,
+    )
+    return Bench(task, torch.arange(320, 400))
 
-    def make(dtype: torch.dtype) -> Bench:
-        task = Task(
-            examples=examples,
-            classes=10,
-            normalization=examples.normalization(torch.arange(300)),
-            precision=dtype,
-            dtype=dtype,
-        )
-        return Bench(task, torch.arange(320, 400))
 
-    return make
+@pytest.fixture(scope="session")
+def make_bench() -> Callable[[torch.dtype], Bench]:
+    return build_bench
 
 
 @pytest.fixture(scope="session")

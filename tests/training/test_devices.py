@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from hpo.errors import UsageError
-from hpo.training.devices import device_name, pick_device, pick_precision, prove
+from hpo.training.devices import (
+    device_name,
+    pick_device,
+    pick_precision,
+    prove,
+    visible_gpus,
+)
 
 CPU = torch.device("cpu")
 
@@ -59,3 +65,24 @@ def test_a_proof_has_a_rate_and_a_small_error() -> None:
     rate, error = prove(CPU, size=128)
     assert 0 < rate < 1e6
     assert 0 < error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("inherited", "count", "gpus"),
+    [
+        (None, 2, ["0", "1"]),
+        (None, 0, []),
+        ("", 0, []),
+        ("4,6", 2, ["4", "6"]),
+        ("4, GPU-8f6a ,-1,5", 2, ["4", "GPU-8f6a"]),
+        ("MIG-3f1e", 1, ["MIG-3f1e"]),
+    ],
+)
+def test_gpus_are_those_that_this_process_was_given(
+    monkeypatch: pytest.MonkeyPatch, inherited: str | None, count: int, gpus: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if inherited is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
+    assert visible_gpus() == gpus

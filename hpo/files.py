@@ -1,0 +1,70 @@
+"""Files that are written whole or not at all, and a disk's refusal in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpo.errors import FileError
+
+__all__ = ["disk_errors", "free_bytes", "sync_folder", "write_whole"]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is found whole or, after a crash or a power cut, not at all.
+
+    What stood there before is replaced in the same moment.
+
+    Raises:
+        OSError: the disk refuses; nothing is left behind.
+    """
+    draft = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was moved into a folder, or out of it, durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Turn an OSError inside the block into a FileError that names `path` and the free bytes.
+
+    Args:
+        remedy: what to do, as the end of the sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"{path}: {reason} ({free_bytes(path)}); {remedy}") from error
+
+
+def free_bytes(path: Path) -> str:
+    """How much room there is, for the end of a sentence: `1,234 bytes free`."""
+    for place in (path, *path.parents):
+        try:
+            return f"{shutil.disk_usage(place).free:,} bytes free"
+        except OSError:
+            continue
+    return "free bytes unknown"

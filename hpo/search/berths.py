@@ -1,0 +1,75 @@
+"""Which population a trial joins: that of the open stream, or one where it has to go on."""
+
+from __future__ import annotations
+
+from hpo.definition import StudyDefinition
+from hpo.definition.ranges import is_range
+from hpo.search.entry import Entry, Place
+from hpo.training.population import Population
+from hpo.training.streams import Stream
+from hpo.training.task import Split
+
+__all__ = ["Berths"]
+
+
+class Berths:
+    """The populations of one worker.
+
+    A stream takes newcomers for a quarter of a run. Then the next trial is free in its batch size
+    and opens another stream, while those of the first train on to their end. A trial that is
+    taken over goes on where it was put by, or begins again where it began before, so it comes to
+    the same values.
+    """
+
+    def __init__(self, definition: StudyDefinition, data: Split) -> None:
+        self._definition = definition
+        self._data = data
+        self._chooses_batch_size = is_range(definition.training.batch_size)
+        self._open: Population | None = None
+        self._places: dict[Place, Population] = {}
+
+    @property
+    def batch_size(self) -> int | None:
+        """What a fresh trial has to draw to join the open stream; None leaves it free."""
+        if self._open is None or not self._chooses_batch_size:
+            return None
+        return self._open.batch_size
+
+    def begin_round(self) -> None:
+        """All populations have moved on; the open stream may have taken its last newcomers."""
+        self._places.clear()
+        if self._open is None:
+            return
+        quarter = max(1, self._definition.training.epochs // 4)
+        over = self._open.epoch >= quarter and self._chooses_batch_size
+        broken = self._open.batch > 0  # it was lost in the middle of an epoch
+        if over or broken:
+            self._open = None
+
+    def find(self, entry: Entry) -> Population:
+        """The population that a trial joins before the next round of epochs."""
+        number, batch_size = entry.member.key, entry.member.config.batch_size
+        if entry.place is not None:
+            return self._at(entry.place, batch_size, shared=entry.company)
+        if not entry.company:
+            return self._population(Place(number, 0), batch_size)
+        if self._open is None or self._open.batch_size != batch_size:
+            self._open = self._population(Place(number, 0), batch_size)
+        return self._open
+
+    def _at(self, place: Place, batch_size: int, *, shared: bool) -> Population:
+        """A population at that place; those that go on from there together share it."""
+        if not shared:
+            return self._population(place, batch_size)
+        if place not in self._places:
+            self._places[place] = self._population(place, batch_size)
+        return self._places[place]
+
+    def _population(self, place: Place, batch_size: int) -> Population:
+        stream = Stream(
+            self._data.training,
+            batch_size,
+            self._definition.search.seed,
+            number=place.stream,
+        )
+        return Population(self._data.task, stream, epoch=place.epoch, batch=place.batch)

@@ -1,0 +1,190 @@
+"""How a trial begins: a slot is claimed, and its trial is drawn, or taken over where it stood."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from hpo import space
+from hpo.definition import StudyDefinition
+from hpo.search import records
+from hpo.search.entry import Entry, Place
+from hpo.search.ledger import Ledger, LostLease, Slot
+from hpo.search.study import (
+    build_sampler,
+    find_finished_twin,
+    find_trial_of_slot,
+    resume_trial,
+    retire,
+    start_trial,
+    trial_seed,
+)
+from hpo.search.telling import Teller
+from hpo.search.troubles import TROUBLES, Troubles
+from hpo.training.checkpoints import Checkpoints
+from hpo.training.devices import device_name
+from hpo.training.population import Member
+from hpo.training.streams import derive_seed
+from hpo.training.task import Task
+
+__all__ = ["Intake", "identity"]
+
+_TRAINING = 3  # tells a trial's training seed from that of its draw
+
+
+class Intake:
+    """Claims slots for one worker, and makes their trials ready to train.
+
+    Args:
+        lease: seconds after which others may take over what is claimed here.
+        stopping: asked before a trial begins.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        definition: StudyDefinition,
+        ledger: Ledger,
+        holder: str,
+        task: Task,
+        lease: float,
+        checkpoints: Checkpoints,
+        teller: Teller,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._study = study
+        self._definition = definition
+        self._ledger = ledger
+        self._holder = holder
+        self._task = task
+        self._lease = lease
+        self._checkpoints = checkpoints
+        self._teller = teller
+        self._stopping = stopping
+
+    def next(self, batch_size: int | None) -> Entry | None:
+        """The next trial to train, or None; those that need no training are told on the way.
+
+        Args:
+            batch_size: that of the stream which a fresh trial is to join; None leaves it free.
+        """
+        while not self._stopping() and (
+            claimed := self._ledger.claim(self._study._study_id, self._holder, 1, self._lease)
+        ):
+            try:
+                entry = self._begin(claimed[0], batch_size)
+                if entry is not None and self._is_to_train(entry):
+                    return entry
+            except UpdateFinishedTrialError:
+                # Told by a worker that was silent and is back; the next claim settles the slot.
+                self._ledger.release(self._holder, claimed)
+        return None
+
+    def renew(self, entry: Entry) -> None:
+        """Give a trial another member, which goes on from its last checkpoint or begins anew."""
+        self._ready(entry)
+
+    def _begin(self, slot: Slot, batch_size: int | None) -> Entry | None:
+        bound = find_trial_of_slot(self._study, slot)
+        if bound is not None and bound.state.is_finished():
+            # Told by a worker that died before it could mark the slot.
+            self._teller.settle(slot)
+            return None
+        sampler = self._sampler(batch_size)
+        if bound is None:
+            trial = start_trial(self._study, slot.id, sampler)
+        else:
+            trial = resume_trial(self._study, bound._trial_id, sampler)
+        if slot.trial_id is None:
+            try:
+                slot = self._ledger.assign(slot, trial._trial_id)
+            except LostLease:
+                # This worker froze for longer than its lease, and the slot has another trial.
+                retire(self._study, trial._trial_id, "its worker had lost its slot")
+                return None
+        return self._entry(slot, trial, bound)
+
+    def _entry(self, slot: Slot, trial: optuna.Trial, bound: FrozenTrial | None) -> Entry:
+        search = self._definition.search
+        seed = derive_seed(search.seed, trial.number, _TRAINING)
+        config = space.draw(self._definition, trial)
+        entry = Entry(
+            slot=slot,
+            trial=trial,
+            member=Member(trial.number, config, seed, search.metric),
+            origin={
+                "seed": seed,
+                "worker": self._holder,
+                "device": device_name(self._task.examples.device),
+                "precision": str(self._task.precision).removeprefix("torch."),
+            },
+            started=time.time(),
+        )
+        if bound is None:
+            return entry
+        entry.reported = set(bound.intermediate_values)
+        entry.place = _first_place(bound)
+        entry.troubles = Troubles.of(bound)
+        if slot.taken_over:
+            entry.troubles = entry.troubles.after_death(max(entry.reported, default=0))
+            trial.set_user_attr(TROUBLES, entry.troubles.to_dict())
+        self._ready(entry)
+        return entry
+
+    def _ready(self, entry: Entry) -> None:
+        """Give a trial that has begun a member that stands where the last one was put by."""
+        old, number = entry.member, entry.trial.number
+        entry.judged = max(entry.reported, default=0)
+        entry.company = entry.company and not entry.troubles.suspect
+        snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
+        if snapshot is None:
+            entry.member = Member(number, old.config, old.seed, old.metric)
+            if "stream" in entry.origin:
+                entry.place = Place(entry.origin["stream"], entry.origin["joined"])
+            return
+        entry.member = Member.restored(number, snapshot)
+        entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
+        for record in entry.member.history.records:
+            # Trained, but its worker ended before the database heard of it.
+            if record.epoch not in entry.reported:
+                entry.trial.report(entry.member.history.value(record), record.epoch)
+                entry.reported.add(record.epoch)
+
+    def _is_to_train(self, entry: Entry) -> bool:
+        """Whether a trial is to be trained; one that needs no training is told."""
+        if entry.troubles.verdict is not None:
+            self._teller.fail(entry, entry.troubles.verdict)
+            return False
+        # One that was taken over has trained already; its own outcome counts.
+        twin = None if entry.begun else find_finished_twin(self._study, entry.trial.params)
+        if twin is None:
+            return True
+        self._teller.copy(entry, twin)
+        return False
+
+    def _sampler(self, batch_size: int | None) -> Callable[[int], BaseSampler]:
+        fixed = {} if batch_size is None else {space.BATCH_SIZE: batch_size}
+        seed = self._definition.search.seed
+        return lambda number: build_sampler(self._definition, trial_seed(seed, number), fixed)
+
+
+def identity(entry: Entry) -> dict[str, object]:
+    """What a checkpoint has to agree with to be this trial's."""
+    return {
+        "trial": entry.trial_id,
+        "number": entry.trial.number,
+        "slot": entry.slot.id,
+        "seed": entry.origin["seed"],
+        "config": entry.member.config.to_dict(),
+    }
+
+
+def _first_place(trial: FrozenTrial) -> Place | None:
+    """Where a trial began, so that it comes to the same values if it begins again."""
+    place = records.place_of(trial)
+    return None if place is None else Place(*place)

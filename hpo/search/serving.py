@@ -1,0 +1,251 @@
+"""Which study a worker serves next, where it has none of its own.
+
+A worker that joins a database takes the studies in the order in which they came. It serves the
+first that has something to claim, and moves on when the rest of it is in the hands of others; so
+workers gather at the oldest study, and none stands idle while any study has work.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+
+from hpo.definition import StudyDefinition
+from hpo.errors import DataError, TrainingError, UsageError
+from hpo.search import tables
+from hpo.search.storage import Storage
+from hpo.search.study import load
+from hpo.search.telling import Watcher
+from hpo.search.worker import WorkerOptions, run_worker
+from hpo.training.task import Split, prepare
+
+__all__ = ["OpenStudy", "WatcherOf", "open_studies", "serve_all", "serve_one"]
+
+WatcherOf = Callable[[str, StudyDefinition], Watcher]
+"""From a study that is served now to whoever shows how it goes."""
+
+_log = logging.getLogger(__name__)
+_LONGEST_WAIT = 2.0
+_SHORTEST_WAIT = 0.05
+_REFUSED_SECONDS = 60.0
+_NOT_HERE = (DataError, TrainingError, UsageError)
+_studies = models.StudyModel
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study whose budget is not met."""
+
+    id: int
+    name: str
+
+
+def open_studies(storage: Storage) -> list[OpenStudy]:
+    """The studies of hpo's that have slots not done, oldest first."""
+    query = (
+        sa.select(_studies.study_id, _studies.study_name)
+        .where(
+            _studies.study_id.in_(sa.select(tables.slots.c.study_id).where(~tables.slots.c.done))
+        )
+        .order_by(_studies.study_id)
+    )
+    with storage.guard(), storage.engine.connect() as connection:
+        return [OpenStudy(*row) for row in connection.execute(query)]
+
+
+def serve_one(
+    storage: Storage,
+    name: str,
+    options: WorkerOptions,
+    watch: WatcherOf,
+    stopping: Callable[[], bool],
+) -> bool:
+    """Train trials of one study until its budget is met.
+
+    Returns:
+        Whether it is met; False means that `stopping` said so.
+
+    Raises:
+        UsageError: there is no such study, or no longer; or this machine cannot train it.
+        DataError: its data cannot be had here.
+        StorageError, FileError: the database refuses.
+    """
+    study, definition = load(storage, name)
+    data = prepare(definition)
+    served = OpenStudy(study._study_id, name)
+    watcher = watch(name, definition)
+    try:
+        met = run_worker(storage, study, definition, data, options, watcher, stopping)
+    except Exception:
+        if _exists(storage, served):
+            raise
+        met = True
+    if met and not _exists(storage, served):
+        raise UsageError(f"{storage.address.shown}: study `{name}` was deleted meanwhile")
+    return met
+
+
+def serve_all(
+    storage: Storage,
+    options: WorkerOptions,
+    watch: WatcherOf,
+    stopping: Callable[[], bool],
+    *,
+    idle: float | None = None,
+) -> None:
+    """Train trials of any study until `stopping` says so.
+
+    A study that cannot be trained here (its data is not to be had, its device is not there, or
+    it has been given up) is reported once and left to others. One that is deleted is let go.
+
+    Args:
+        idle: return after so many seconds without work; None for never.
+
+    Raises:
+        StorageError, FileError: the database refuses.
+    """
+    _Server(storage, options, watch, stopping).run(idle)
+
+
+class _Server:
+    """A worker's round through the studies."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        options: WorkerOptions,
+        watch: WatcherOf,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._storage = storage
+        self._options = options
+        self._watch = watch
+        self._stopping = stopping
+        self._refused: dict[int, _Refusal] = {}
+        self._data: tuple[str, Split] | None = None
+
+    def run(self, idle: float | None) -> None:
+        busy, pause, told = time.monotonic(), _SHORTEST_WAIT, False
+        while not self._stopping():
+            if self._serve_next():
+                busy, pause, told = time.monotonic(), _SHORTEST_WAIT, False
+                continue
+            if not told:
+                _log.info("nothing to train; waiting for work")
+                told = True
+            if idle is not None and time.monotonic() - busy >= idle:
+                return
+            self._wait(pause)
+            pause = min(2 * pause, _LONGEST_WAIT)
+
+    def _serve_next(self) -> bool:
+        """Serve the first study that has work; returns whether anything was trained."""
+        for study in open_studies(self._storage):
+            refusal = self._refused.get(study.id)
+            if refusal is not None and time.monotonic() < refusal.until:
+                continue
+            if self._has_work(study):
+                return self._serve(study)
+        return False
+
+    def _has_work(self, study: OpenStudy) -> bool:
+        with self._storage.guard():
+            return self._storage.ledger.counts(study.id).free > 0
+
+    def _serve(self, study: OpenStudy) -> bool:
+        visit = _Visit(self._stopping)
+        try:
+            self._visit(study, visit)
+        except Exception as error:
+            if not _exists(self._storage, study):
+                _log.warning("study `%s` was deleted while it was served", study.name)
+            elif isinstance(error, KeyError):
+                # Optuna's word for a trial that is no more: this is another study, made anew
+                # under the number of the one that was served.
+                self._refuse(study, "its trials vanished")
+            elif isinstance(error, _NOT_HERE):
+                self._refuse(study, str(error))
+            else:
+                raise
+        else:
+            self._refused.pop(study.id, None)
+        return visit.worked
+
+    def _visit(self, study: OpenStudy, visit: _Visit) -> None:
+        found, definition = load(self._storage, study.name)
+        data = self._prepare(definition)
+        visit.watcher = self._watch(study.name, definition)
+        run_worker(self._storage, found, definition, data, self._options, visit, visit.is_over)
+
+    def _prepare(self, definition: StudyDefinition) -> Split:
+        """The study's data; that of the last study is kept, the one before it is let go."""
+        text = definition.to_json()
+        if self._data is None or self._data[0] != text:
+            self._data = None
+            self._data = (text, prepare(definition))
+        return self._data[1]
+
+    def _refuse(self, study: OpenStudy, reason: str) -> None:
+        known = self._refused.get(study.id)
+        if known is None or known.reason != reason:
+            _log.warning("study `%s` is left to other workers: %s", study.name, reason)
+        self._refused[study.id] = _Refusal(reason, time.monotonic() + _REFUSED_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopping() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _SHORTEST_WAIT))
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a study cannot be trained here, and when to look again (`time.monotonic`)."""
+
+    reason: str
+    until: float
+
+
+class _Visit:
+    """A worker's stay at one study: it is over when others hold all that is left of it.
+
+    Attributes:
+        worked: whether any trial trained or ended.
+    """
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self.worked = False
+        self.watcher: Watcher | None = None
+        self._stopping = stopping
+        self._waits = False
+
+    def is_over(self) -> bool:
+        return self._waits or self._stopping()
+
+    def epoch(self, running: int, value: float) -> None:
+        self.worked = True
+        if self.watcher is not None:
+            self.watcher.epoch(running, value)
+
+    def finished(self, number: int, state: str, value: float | None) -> None:
+        self.worked = True
+        if self.watcher is not None:
+            self.watcher.finished(number, state, value)
+
+    def waiting(self) -> None:
+        self._waits = True
+        if self.watcher is not None:
+            self.watcher.waiting()
+
+
+def _exists(storage: Storage, study: OpenStudy) -> bool:
+    """Whether the database still has the study; SQLite uses the number of a deleted one again."""
+    query = sa.select(_studies.study_id).where(
+        _studies.study_id == study.id, _studies.study_name == study.name
+    )
+    with storage.guard(), storage.engine.connect() as connection:
+        return connection.scalar(query) is not None

@@ -1,0 +1,89 @@
+"""What went wrong with a population, told apart by what helps: fewer members, or another try.
+
+The error itself is not kept: its traceback holds the tensors of the frames that it passed, and
+with them the memory that was short (PyTorch issue 18853).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hpo.errors import TrainingError
+from hpo.training.population import Stopped
+
+__all__ = ["Mishap", "attempt"]
+
+_log = logging.getLogger(__name__)
+
+# What allocators say; on a CPU torch raises a plain RuntimeError.
+_SHORT_OF_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE
+)
+# After one of these every further call on the device fails, so the process has to go.
+_DEVICE_IS_LOST = re.compile(
+    r"device-side assert|illegal memory access|unspecified launch failure|uncorrectable ECC",
+    re.IGNORECASE,
+)
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """Why a population could not go on.
+
+    Attributes:
+        reason: one line for a person.
+        memory: whether memory was short, so that fewer members may do.
+    """
+
+    reason: str
+    memory: bool
+
+
+def attempt(work: Callable[[], None]) -> Mishap | None:
+    """Do some work on a population and say what went wrong, if anything did.
+
+    When it returns, nothing of a failed try is held any more, on a GPU neither.
+
+    Args:
+        work: such as an epoch.
+
+    Raises:
+        Stopped: the work was asked to stop, which is no mishap.
+        TrainingError: the device is lost; this process cannot go on, another one can.
+    """
+    try:
+        work()
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever a member does, it is contained)
+        mishap = _read(error)
+        _log.debug("%s", "".join(traceback.format_exception(error)).rstrip())
+    else:
+        return None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return mishap
+
+
+def _read(error: Exception) -> Mishap:
+    lines = str(error).strip().splitlines() or [""]
+    if _DEVICE_IS_LOST.search(str(error)):
+        raise TrainingError(
+            f"the device is lost ({lines[0][:_LONGEST_REASON]}); start the worker again"
+        ) from None
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
+        isinstance(error, RuntimeError) and _SHORT_OF_MEMORY.search(str(error))
+    )
+    if short:
+        return Mishap("out of memory", memory=True)
+    text = f"{type(error).__name__}: {lines[0]}".rstrip(": ")
+    return Mishap(text[:_LONGEST_REASON], memory=False)

@@ -1,0 +1,255 @@
+"""Workers that die, freeze or are stopped: their trials go on where they stood, each counts once.
+
+F1, F11 and F20 of the field notes on reliability; F20 follows Determined's test that a resumed
+experiment gives the metrics of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.commands import hpo, read, start
+from tests.faults.watching import Study, slow_study, until
+
+ALONE = ("--study", "slow", "--population", "1")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the slow study and a state folder of its own."""
+    monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
+    return slow_study(tmp_path)
+
+
+def curves(url: str, study: str = "slow") -> dict[int, list[tuple[float, ...]]]:
+    """The learning curve of every trial, without times."""
+    found = optuna.load_study(study_name=study, storage=url.replace("postgresql:", PSYCOPG))
+    keys = ("epoch", "train_loss", "loss", "accuracy")
+    return {
+        trial.number: [
+            tuple(epoch[key] for key in keys) for epoch in trial.user_attrs["hpo:curve"]
+        ]
+        for trial in found.trials
+    }
+
+
+PSYCOPG = "postgresql+psycopg:"
+
+
+def resumed(errors: str) -> dict[int, int]:
+    """From what a worker said: after which epoch each trial went on."""
+    found = re.findall(r"trial (\d+) goes on after epoch (\d+)", errors)
+    return {int(number): int(epoch) for number, epoch in found}
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_f1_a_killed_worker_is_replaced_and_its_trial_goes_on(
+    place: Path, url: str, kills: int
+) -> None:
+    many = ("--workers", "2", "--trials", str(4 + 2 * kills), "--lease", "3600")
+    process = start(place, "optimize", *ALONE, *many, HPO_STORAGE=url)
+    study = Study(url)
+    stood: list[tuple[int, int]] = []
+    for _ in range(kills):
+        number, epoch, pid = until(lambda: _victim(study))
+        os.kill(pid, signal.SIGKILL)
+        stood.append((number, epoch))
+        until(lambda: pid not in study.pids())  # noqa: B023
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    study.assert_exactly(4 + 2 * kills)
+    went_on = resumed(errors)
+    for number, epoch in stood:
+        assert went_on[number] >= epoch - 1, errors
+    trials = read(place, "trials", "--study", "slow", "--storage", url)
+    assert all(trial["state"] == "complete" and trial["epochs"] == 10 for trial in trials)
+
+
+def _victim(study: Study) -> tuple[int, int, int] | None:
+    """A trial that has trained four epochs, its last one, and the process that trains it."""
+    holders = study.holders()
+    bound = {row.trial: row.slot for row in study.rows(BOUND)}
+    for number, epoch in study.running().items():
+        if 4 <= epoch <= 7 and bound.get(number) in holders:
+            return number, epoch, int(holders[bound[number]].split(":")[1])
+    return None
+
+
+BOUND = (
+    "SELECT t.number AS trial, s.number AS slot FROM hpo_slots s "
+    "JOIN trials t ON t.trial_id = s.trial_id"
+)
+
+
+def test_f1_the_whole_search_dies_and_the_next_command_goes_on(place: Path, url: str) -> None:
+    process = start(place, "optimize", *ALONE, "--workers", "2", HPO_STORAGE=url)
+    study = Study(url)
+    until(lambda: max(study.running().values(), default=0) >= 4)
+    workers = study.pids()
+    process.kill()
+    process.communicate()
+    # Those whom nobody supervises any more stop of their own accord, and hand back.
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
+    assert study.holders() == {}
+    again = hpo(place, "optimize", *ALONE, HPO_STORAGE=url)
+    assert any(epoch >= 3 for epoch in resumed(again.stderr).values())
+    study.assert_exactly(6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_f11_a_signal_puts_trials_by_and_hands_them_back(
+    place: Path, sqlite_url: str, number: signal.Signals, workers: str
+) -> None:
+    process = start(
+        place, "optimize", *ALONE, "--workers", workers, "--lease", "3600", HPO_STORAGE=sqlite_url
+    )
+    study = Study(sqlite_url)
+    until(lambda: max(study.running().values(), default=0) >= 3)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10  # five seconds on a machine of its own
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    assert study.holders() == {}
+    assert list((place / "state").rglob("*.safetensors"))
+    stood = study.running()
+    again = hpo(place, "optimize", *ALONE, HPO_STORAGE=sqlite_url)
+    went_on = resumed(again.stderr)
+    # Nothing is lost: not even the epoch in whose middle the signal came.
+    assert {n: went_on[n] for n in stood if stood[n] >= 3} == {
+        n: epoch for n, epoch in stood.items() if epoch >= 3
+    }
+    study.assert_exactly(6)
+    assert not list((place / "state").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_f11_a_second_signal_leaves_at_once(place: Path, sqlite_url: str, workers: str) -> None:
+    long = ("--set", "training.epochs=5000")
+    process = start(place, "optimize", *ALONE, *long, "--workers", workers, HPO_STORAGE=sqlite_url)
+    study = Study(sqlite_url)
+    until(lambda: study.running())
+    children = study.pids()
+    process.send_signal(signal.SIGSTOP)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=10)
+    assert process.returncode in (130, 143)
+    until(lambda: not any(_lives(pid) for pid in children), 10)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("population", ["1", "4"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "nadam", "rmsprop"])
+def test_f20_an_interrupted_search_gives_the_numbers_of_an_unbroken_one(
+    place: Path, population: str, optimizer: str
+) -> None:
+    rates = "{lr: {float: [1.0e-4, 1.0e-2], log: true}}"
+    arguments: tuple[str, ...] = (
+        *("--study", "slow", "--population", population, "--trials", "4"),
+        *("--set", f"optimizer={{{optimizer}: {rates}}}", "--set", "training.epochs=6"),
+        *("--set", "dataset.augment=[{random_crop: {padding: 1}}]"),
+        *("--set", "model.mlp.batch_norm={choice: [true, false]}"),
+    )
+    whole, broken = f"sqlite:///{place}/whole.db", f"sqlite:///{place}/broken.db"
+    hpo(place, "optimize", *arguments, HPO_STORAGE=whole)
+    study = Study(broken)
+    for number, epoch in ((signal.SIGTERM, 1), (signal.SIGKILL, 3), (signal.SIGINT, 4)):
+        process = start(place, "optimize", *arguments, HPO_STORAGE=broken)
+        until(lambda: process.poll() is not None or _reached(study, epoch))  # noqa: B023
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    done = hpo(place, "optimize", *arguments, HPO_STORAGE=broken)
+    assert "goes on after epoch" in done.stderr
+    study.assert_exactly(4)
+    assert curves(broken) == curves(whole)
+
+
+def _reached(study: Study, epoch: int) -> bool:
+    return max(study.running().values(), default=0) >= epoch
+
+
+def test_a_frozen_worker_that_comes_back_counts_nothing_twice(place: Path, url: str) -> None:
+    many = ("--trials", "4", "--lease", "1", "--set", "training.epochs=20")
+    frozen = start(place, "optimize", *ALONE, *many, HPO_STORAGE=url)
+    study = Study(url)
+    until(lambda: max(study.running().values(), default=0) >= 2)
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        other = start(place, "optimize", *ALONE, *many, HPO_STORAGE=url)
+        until(lambda: study.pids() == {other.pid})  # the lease has run out
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    for process in (frozen, other):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    study.assert_exactly(4)
+    assert study.states() == {"COMPLETE": 4}
+
+
+def test_f2_a_worker_that_dies_between_its_steps_leaves_nothing_behind(
+    place: Path, url: str
+) -> None:
+    """Killed at any moment of its start, again and again: no trial is left over or missing."""
+    arguments = (*ALONE, "--trials", "5", "--set", "training.epochs=2")
+    study = Study(url)
+    for moment in range(6):
+        process = start(place, "optimize", *arguments, HPO_STORAGE=url)
+        until(lambda: process.poll() is not None or study.rows("SELECT id FROM hpo_slots"))  # noqa: B023
+        time.sleep(0.15 * moment)
+        process.kill()
+        process.communicate()
+    hpo(place, "optimize", *arguments, HPO_STORAGE=url)
+    study.assert_exactly(5)
+
+
+def test_status_repair_finds_what_the_last_worker_left(place: Path, url: str) -> None:
+    process = start(place, "optimize", *ALONE, "--lease", "3600", HPO_STORAGE=url)
+    study = Study(url)
+    until(lambda: study.running())
+    process.kill()
+    process.communicate()
+    assert study.holders()
+    shown = hpo(place, "status", "--study", "slow", "--repair", HPO_STORAGE=url)
+    assert study.holders() == {}
+    assert "1" in shown.stdout + shown.stderr
+    status: Any = read(place, "status", "--study", "slow", "--storage", url)
+    assert (status["running"], status["waiting"]) == (0, 1)
+
+
+def test_two_searches_with_two_workers_each_end_with_exactly_the_budget(
+    place: Path, url: str
+) -> None:
+    arguments = (*ALONE, "--workers", "2", "--trials", "10", "--set", "training.epochs=3")
+    both = [start(place, "optimize", *arguments, HPO_STORAGE=url) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    Study(url).assert_exactly(10)
+
+
+def test_the_same_command_again_does_nothing(place: Path, sqlite_url: str) -> None:
+    arguments = (*ALONE, "--workers", "2", "--trials", "3", "--set", "training.epochs=1")
+    hpo(place, "optimize", *arguments, HPO_STORAGE=sqlite_url)
+    again: subprocess.CompletedProcess[str]
+    again = hpo(place, "optimize", *arguments, HPO_STORAGE=sqlite_url)
+    assert "nothing to do" in again.stdout
+    Study(sqlite_url).assert_exactly(3)
