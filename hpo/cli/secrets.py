@@ -13,13 +13,18 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
 from hpo.errors import FileError
-from hpo.search.secret_file import STORAGE_PASSWORD_FILE, secret_in_file
+from hpo.search.secret_file import (
+    DASHBOARD_TOKEN_FILE,
+    STORAGE_PASSWORD_FILE,
+    secret_in_file,
+)
 
 __all__ = ["Scrubber"]
 
 _MARK = "://"
 _HIDDEN = "***"
-_IN_FILES = (STORAGE_PASSWORD_FILE,)
+_IN_FILES = (STORAGE_PASSWORD_FILE, DASHBOARD_TOKEN_FILE)
+_IN_ENVIRONMENT = "HPO_DASHBOARD_TOKEN"
 _SECRET_KEY = re.compile(r"pass|secret|token", re.IGNORECASE)
 
 
@@ -35,7 +40,7 @@ class Scrubber:
         words.append(os.environ.get("HPO_STORAGE", ""))
         self._urls = {word.strip() for word in words if _MARK in word}
         self._secrets = {form for url in self._urls for form in _secrets_in(url)}
-        self._secrets |= {form for secret in _filed() for form in _forms(secret)}
+        self._secrets |= {form for secret in _given() for form in _forms(secret)}
 
     def __call__(self, text: str) -> str:
         """`text` without secrets, and without what a terminal would obey; line breaks stay."""
@@ -70,8 +75,9 @@ def _secrets_in(url: str) -> Iterator[str]:
             yield from _forms(form)
 
 
-def _filed() -> Iterator[str]:
-    """The secrets in files; one that cannot be read is for whoever needs it to say."""
+def _given() -> Iterator[str]:
+    """The secrets besides a URL's; a file that cannot be read is for whoever needs it to say."""
+    yield from filter(None, [os.environ.get(_IN_ENVIRONMENT, "").strip()])
     for variable in _IN_FILES:
         with contextlib.suppress(FileError):
             yield from filter(None, [secret_in_file(variable)])
