@@ -24,6 +24,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.containers import COMPOSE, ROOT, SERVICES, Engine, instructions
+from tests.test_docs import commands, options
 
 if TYPE_CHECKING:
     from tests.databases import PostgresServer
@@ -206,6 +207,15 @@ def test_the_page_names_services_and_profiles_that_there_are() -> None:
     assert set(re.findall(r"--build-arg (\w+)", text)) <= {
         rest.partition("=")[0] for name, rest in instructions() if name == "ARG"
     }
+
+
+def test_the_page_calls_hpo_as_it_can_be_called() -> None:
+    lines = [line.split() for line in lines_of_the_page("docker compose run ")]
+    known = commands()
+    for line in lines:
+        words = line[next(at for at, word in enumerate(line) if word in SERVICES) + 1 :]
+        assert {word for word in words if word.startswith("-")} <= options(known[words[0]])
+    assert {"submit", "status", "retrain-best", "optimize"} <= {w for line in lines for w in line}
 
 
 def make_secrets(folder: Path) -> dict[str, Path]:

@@ -73,7 +73,7 @@ def dashboard(
     options = Options(
         host=host,
         port=port,
-        token=os.environ.get(_TOKEN, "").strip(),
+        token=_token(),
         allow_writes=allow_writes,
         allow_hosts=tuple(allow_host or ()),
         artifacts=artifacts,
@@ -81,3 +81,10 @@ def dashboard(
     with Stop() as stop:
         serve(storage_url(storage), options, stop, typer.echo)
     raise Interrupted("the dashboard has ended", stop.signal_number or 2)
+
+
+def _token() -> str:
+    """Of the environment, else of a file; empty where there is none."""
+    from hpo.search.secret_file import DASHBOARD_TOKEN_FILE, secret_in_file
+
+    return os.environ.get(_TOKEN, "").strip() or secret_in_file(DASHBOARD_TOKEN_FILE) or ""

@@ -1,4 +1,4 @@
-"""Keeping passwords out of whatever is printed: errors, log lines, tracebacks.
+"""Keeping passwords, and what steers a terminal, out of errors, log lines and tracebacks.
 
 The rooms below show no secret of their own accord; this is the last door, for what a driver or
 the command line's parser says.
@@ -13,13 +13,18 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
 from hpo.errors import FileError
-from hpo.search.secret_file import STORAGE_PASSWORD_FILE, secret_in_file
+from hpo.search.secret_file import (
+    DASHBOARD_TOKEN_FILE,
+    STORAGE_PASSWORD_FILE,
+    secret_in_file,
+)
 
 __all__ = ["Scrubber"]
 
 _MARK = "://"
 _HIDDEN = "***"
-_IN_FILES = (STORAGE_PASSWORD_FILE,)
+_IN_FILES = (STORAGE_PASSWORD_FILE, DASHBOARD_TOKEN_FILE)
+_IN_ENVIRONMENT = "HPO_DASHBOARD_TOKEN"
 _SECRET_KEY = re.compile(r"pass|secret|token", re.IGNORECASE)
 
 
@@ -35,16 +40,17 @@ class Scrubber:
         words.append(os.environ.get("HPO_STORAGE", ""))
         self._urls = {word.strip() for word in words if _MARK in word}
         self._secrets = {form for url in self._urls for form in _secrets_in(url)}
-        self._secrets |= {form for secret in _filed() for form in _forms(secret)}
+        self._secrets |= {form for secret in _given() for form in _forms(secret)}
 
     def __call__(self, text: str) -> str:
-        """`text` without secrets; its line breaks stay."""
+        """`text` without secrets, and without what a terminal would obey; line breaks stay."""
         for url in sorted(self._urls, key=len, reverse=True):
             if url in text:
                 text = text.replace(url, _redacted(url))
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
-        return text
+        # A name out of a database may hold anything.
+        return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)
 
 
 def _redacted(url: str) -> str:
@@ -69,8 +75,9 @@ def _secrets_in(url: str) -> Iterator[str]:
             yield from _forms(form)
 
 
-def _filed() -> Iterator[str]:
-    """The secrets in files; one that cannot be read is for whoever needs it to say."""
+def _given() -> Iterator[str]:
+    """The secrets besides a URL's; a file that cannot be read is for whoever needs it to say."""
+    yield from filter(None, [os.environ.get(_IN_ENVIRONMENT, "").strip()])
     for variable in _IN_FILES:
         with contextlib.suppress(FileError):
             yield from filter(None, [secret_in_file(variable)])

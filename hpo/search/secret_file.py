@@ -11,10 +11,13 @@ from pathlib import Path
 
 from hpo.errors import FileError
 
-__all__ = ["STORAGE_PASSWORD_FILE", "secret_in_file"]
+__all__ = ["DASHBOARD_TOKEN_FILE", "STORAGE_PASSWORD_FILE", "secret_in_file"]
 
 STORAGE_PASSWORD_FILE = "HPO_STORAGE_PASSWORD_FILE"  # noqa: S105 (a name, not a secret)
 """Names the file with the password of a storage URL that has none."""
+
+DASHBOARD_TOKEN_FILE = "HPO_DASHBOARD_TOKEN_FILE"  # noqa: S105 (a name, not a secret)
+"""Names the file with the dashboard's token, where HPO_DASHBOARD_TOKEN is not set."""
 
 _MOST_BYTES = 4096
 

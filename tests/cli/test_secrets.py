@@ -73,3 +73,21 @@ def test_a_short_secret_leaves_texts_without_it_alone() -> None:
     scrub = Scrubber(["--storage", "postgresql://ann:pw@host/db"])
     assert scrub("nothing to hide,\nnot even here") == "nothing to hide,\nnot even here"
     assert scrub("pw at postgresql://ann:pw@host/db") == "*** at postgresql://ann:***@host/db"
+
+
+def test_the_token_of_the_dashboard_may_lie_in_a_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cr3t\n")
+    monkeypatch.delenv("HPO_DASHBOARD_TOKEN", raising=False)
+    monkeypatch.setenv("HPO_DASHBOARD_TOKEN_FILE", str(tmp_path / "token"))
+    done = run("dashboard", "--host", "0.0.0.0", "--debug")  # noqa: S104 (refused, it is short)
+    assert done.code == 2
+    assert "HPO_DASHBOARD_TOKEN has fewer than 16 characters" in done.err
+    assert CANARY not in done.out + done.err
+    monkeypatch.setenv("HPO_DASHBOARD_TOKEN_FILE", str(tmp_path / "none"))
+    assert run("dashboard").code == 74
+
+
+def test_what_would_steer_a_terminal_is_taken_out() -> None:
+    assert Scrubber([])("study `x\x1b[31m\r\x07`:\n\tlost") == "study `x [31m  `:\n\tlost"

@@ -106,6 +106,7 @@ def server(postgres_server: PostgresServer) -> Iterator[str]:
         connection.exec_driver_sql("DROP ROLE ann")
 
 
+@pytest.mark.slow
 def test_f17_a_real_server_that_refuses_keeps_it_too(tmp_path: Path, server: str) -> None:
     wrong = quote(f"{PASSWORD}x", safe="")
     right = quote(PASSWORD, safe="")
@@ -141,6 +142,7 @@ def _lines_below(process: subprocess.Popen[str]) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_file", [False, True], ids=["in the URL", "in a file"])
 def test_f17_all_that_goes_well_keeps_it_as_well(
     tmp_path: Path, server: str, in_file: bool
@@ -153,11 +155,9 @@ def test_f17_all_that_goes_well_keeps_it_as_well(
         (tmp_path / "password").write_text(f"{PASSWORD}\n")
         place["HPO_STORAGE_PASSWORD_FILE"] = str(tmp_path / "password")
 
+    changes = ("--trials", "8", "--set", "training.epochs=2", "--set", "retrain.seeds=1")
     search = start(
-        folder,
-        *("optimize", "--study", "digits", "--trials", "8", "--workers", "2", "-v"),
-        *("--set", "training.epochs=4", "--set", "retrain.seeds=1"),
-        **place,
+        folder, "optimize", "--study", "digits", *changes, "--workers", "2", "-v", **place
     )
     lines = _lines_below(search)
     said = "".join(search.communicate(timeout=120))
@@ -166,7 +166,7 @@ def test_f17_all_that_goes_well_keeps_it_as_well(
     said += "\n".join(lines)
     for command in COMMANDS:
         if command[0] not in ("optimize", "worker", "dashboard"):
-            form = [] if command[0] == "submit" else ["--format", "json"]
+            form = changes if command[0] == "submit" else ("--format", "json")
             known = [word if word != "nowhere" else "digits" for word in command]
             done = hpo(folder, *known, *form, "-v", "--debug", **place)
             said += done.stdout + done.stderr
