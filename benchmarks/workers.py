@@ -49,8 +49,8 @@ def main() -> None:
     print(f"| trials a minute, workers | {_shown(hpo_gains)} |")
     print(f"| the second over the first | {_shown(ratios)} |")
     print(
-        f"\nMedian of n = {_REPEATS}. {_TRIALS} trials of 784-256-128-10 on Fashion-MNIST, 2 epochs "
-        "each, SQLite, timed from the first trial's start to the last one's end."
+        f"\nMedian of n = {_REPEATS}. {_TRIALS} trials of 784-256-128-10 on Fashion-MNIST, 2 "
+        "epochs each, SQLite, timed from the first trial's start to the last one's end."
     )
 
 

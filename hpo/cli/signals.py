@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from hpo.errors import Interrupted, StorageError
+
 __all__ = ["Stop", "leave_at_signals"]
 
 _SHOW_CURSOR = b"\x1b[?25h\n"
@@ -66,9 +68,12 @@ class Stop:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, StorageError) and self.signal_number is not None:
+            # Whoever was told to stop does not wait for a database that is away.
+            raise Interrupted("stopped while the database was away", self.signal_number) from error
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:

@@ -47,8 +47,7 @@ def identities(storage: Storage) -> dict[int, Identity]:
         .scalar_subquery()
     )
     query = sa.select(_studies.study_id, _studies.study_name, born)
-    with storage.guard(), storage.engine.connect() as connection:
-        return {key: Identity(name, start) for key, name, start in connection.execute(query)}
+    return {key: Identity(name, start) for key, name, start in storage.rows(query)}
 
 
 def have_gone(before: Mapping[int, Identity], now: Mapping[int, Identity]) -> bool:

@@ -22,7 +22,10 @@ import sqlalchemy as sa
 
 from hpo.search.explain import driver_error
 
-__all__ = ["Patience", "is_transient"]
+__all__ = ["LONG", "Patience", "is_transient"]
+
+LONG = 600.0
+"""Seconds for which a search lives through a database that is away."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

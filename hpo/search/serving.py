@@ -54,8 +54,7 @@ def open_studies(storage: Storage) -> list[OpenStudy]:
         )
         .order_by(_studies.study_id)
     )
-    with storage.guard(), storage.engine.connect() as connection:
-        return [OpenStudy(*row) for row in connection.execute(query)]
+    return [OpenStudy(*row) for row in storage.rows(query)]
 
 
 def serve_one(
@@ -247,5 +246,4 @@ def _exists(storage: Storage, study: OpenStudy) -> bool:
     query = sa.select(_studies.study_id).where(
         _studies.study_id == study.id, _studies.study_name == study.name
     )
-    with storage.guard(), storage.engine.connect() as connection:
-        return connection.scalar(query) is not None
+    return bool(storage.rows(query))

@@ -11,13 +11,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import Connection
 
 from hpo.errors import FileError, UsageError
 from hpo.search import records
@@ -97,11 +97,8 @@ def read_standing(storage: Storage, study: optuna.Study) -> Standing:
     """
     with storage.guard():
         counts = storage.ledger.counts(study._study_id)
-        with storage.engine.connect() as connection:
-            best = _best_id(connection, study)
-            query = sa.select(_values.value).where(_values.trial_id == best)
-            value = None if best is None else connection.scalar(query)
-    return Standing(counts.budget, counts.done, counts.held, value)
+    best = storage.rows(_best(study))
+    return Standing(counts.budget, counts.done, counts.held, best[0].value if best else None)
 
 
 def read_statuses(storage: Storage) -> list[StudyStatus]:
@@ -124,10 +121,9 @@ def read_status(storage: Storage, name: str) -> StudyStatus:
     study, _ = load(storage, name)
     with storage.guard():
         slots = storage.ledger.slots(study._study_id)
-        with storage.engine.connect() as connection:
-            states = Counter(_states(connection, study._study_id, slots))
-            best = _best_id(connection, study)
-        record = None if best is None else _record(storage.optuna.get_trial(best), study)
+        states = Counter(_states(storage, study._study_id, slots))
+        best = storage.rows(_best(study))
+        record = _record(storage.optuna.get_trial(best[0].trial_id), study) if best else None
     return StudyStatus(
         study=name,
         budget=len(slots),
@@ -208,7 +204,7 @@ def _record(trial: FrozenTrial, study: optuna.Study) -> TrialRecord:
     return records.read(trial, maximize=_maximizes(study))
 
 
-def _states(connection: Connection, study_id: int, slots: list[SlotRow]) -> Iterator[str]:
+def _states(storage: Storage, study_id: int, slots: list[SlotRow]) -> Iterator[str]:
     """The state of every trial that counts.
 
     Read from Optuna's tables: building its trial objects takes a second a thousand, and status
@@ -227,7 +223,7 @@ def _states(connection: Connection, study_id: int, slots: list[SlotRow]) -> Iter
         .where(_trials.study_id == study_id)
     )
     found: dict[int, tuple[TrialState, dict[str, str]]] = {}
-    for trial_id, state, key, value in connection.execute(query):
+    for trial_id, state, key, value in storage.rows(query):
         found.setdefault(trial_id, (state, {}))[1][key] = value
     for trial_id, (state, attributes) in found.items():
         if SURPLUS in attributes:
@@ -238,11 +234,11 @@ def _states(connection: Connection, study_id: int, slots: list[SlotRow]) -> Iter
             yield unfinished
 
 
-def _best_id(connection: Connection, study: optuna.Study) -> int | None:
-    """The trial that `best_trial` would choose."""
+def _best(study: optuna.Study) -> sa.Select[Any]:
+    """The id and the value of the trial that `best_trial` would choose."""
     better = _values.value.desc() if _maximizes(study) else _values.value.asc()
-    return connection.scalar(
-        sa.select(_trials.trial_id)
+    return (
+        sa.select(_trials.trial_id, _values.value)
         .join_from(_trials, _values, _values.trial_id == _trials.trial_id)
         .where(
             _trials.study_id == study._study_id,

@@ -67,6 +67,20 @@ class Storage:
         """Close every connection."""
         self.engine.dispose()
 
+    def rows(self, query: sa.Select[Any]) -> list[Any]:
+        """What a query gives, read through the same patience as everything else.
+
+        Raises:
+            StorageError, FileError: as `explain` has them.
+        """
+
+        def read() -> list[Any]:
+            with self.engine.connect() as connection:
+                return list(connection.execute(query))
+
+        with self.guard():
+            return self.patience(read)
+
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Turn an error of the database inside the block into one sentence for a person.

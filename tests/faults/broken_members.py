@@ -9,7 +9,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 import hpo.search.berths
 from hpo.cli import main
-from hpo.training.population import Population
+from hpo.training.population import Member, Population
 
 FAULT = sys.argv[1]
 CURSED = int(match[1]) if (match := re.search(r"trial-(\d+)", FAULT)) else None
@@ -52,19 +52,20 @@ def resident() -> int:
 
 
 class Scarce(Population):
-    """Limits this process's address space to little more than it has, once it is about to grow."""
+    """Finds, when a second member joins, that this process may grow by a few MiB only."""
 
-    def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
-        if len(self) > 2:
-            size = int(Path("/proc/self/statm").read_text().split()[0])
-            limit = size * os.sysconf("SC_PAGE_SIZE") + 8 * 2**20
-            unlimited = resource.getrlimit(resource.RLIMIT_AS)
-            resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited[1]))
-            try:
-                return super().train_epoch(stopping)
-            finally:
-                resource.setrlimit(resource.RLIMIT_AS, unlimited)
-        return super().train_epoch(stopping)
+    def add(self, members: Collection[Member]) -> None:
+        if len(self) + len(members) < 2:
+            super().add(members)
+            return
+        size = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = size * os.sysconf("SC_PAGE_SIZE") + 8 * 2**20
+        unlimited = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited[1]))
+        try:
+            super().add(members)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, unlimited)
 
 
 class Watched(Population):

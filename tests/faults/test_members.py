@@ -105,7 +105,7 @@ def test_f14_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(place: P
 
 
 def test_f14_memory_of_the_machine_that_is_really_short(place: Path) -> None:
-    wide = ("--set", "model.mlp.widths=[4096, 4096]", "--set", "training.epochs=1")
+    wide = ("--set", "model.mlp.widths=[1024, 1024]", "--set", "training.epochs=1")
     done = broken(place, "address-space", "--population", "4", "--trials", "4", *wide)
     assert "out of memory" in done.stderr
     Study(url(place)).assert_exactly(4)
@@ -126,7 +126,8 @@ def test_an_exception_that_passes_costs_nobody_anything(place: Path) -> None:
     assert {trial["state"] for trial in trials(place)} == {"complete"}
     values = {trial["number"]: trial["value"] for trial in trials(place)}
     hpo(place, "optimize", "--study", "quick", "--name", "well", "--population", "4")
-    for trial in read(place, "trials", "--study", "well"):
+    # The first four begin together; who follows joins when there is room, which differs.
+    for trial in read(place, "trials", "--study", "well")[:4]:
         assert values[trial["number"]] == pytest.approx(trial["value"], abs=0.02)
 
 
