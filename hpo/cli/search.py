@@ -104,7 +104,6 @@ def optimize(
     """
     from hpo.cli.signals import Stop
     from hpo.cli.supervising import WorkerCommand, read_crew, run_crew
-    from hpo.search.outages import LONG, Patience
     from hpo.search.storage import open_storage
     from hpo.search.worker import run_worker
     from hpo.training.task import prepare
@@ -122,7 +121,7 @@ def optimize(
         data = prepare(definition)
     else:
         _check_here(definition)
-    with Stop(timeout) as stop, open_storage(url, patience=Patience(LONG, stop)) as opened:
+    with Stop(timeout) as stop, open_storage(url) as opened:
         search, budget = _enter(opened, definition)
 
         def train(progress: SearchProgress) -> bool:
@@ -181,12 +180,10 @@ def _check_here(definition: StudyDefinition) -> None:
 
 def _enter(opened: Storage, definition: StudyDefinition) -> tuple[optuna.Study, int]:
     """Create or resume a study and set its budget; returns the budget as it is then."""
-    from hpo.search.halt import lift
     from hpo.search.study import create_or_resume
 
     search = create_or_resume(opened, definition, definition.name)
     with opened.guard():
-        lift(search)
         return search, opened.ledger.set_budget(search._study_id, definition.search.trials)
 
 

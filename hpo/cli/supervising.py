@@ -133,7 +133,6 @@ def run_crew(
     from hpo.engines.local import LocalEngine
     from hpo.engines.supervisor import Supervisor
     from hpo.engines.survey import Survey
-    from hpo.search.halt import halted
     from hpo.search.status import read_standing
 
     def line() -> list[str]:
@@ -145,12 +144,7 @@ def run_crew(
 
     engine = LocalEngine(line, {**os.environ, "HPO_STORAGE": url}, _pass_on)
     stop.at_once = engine.kill
-
-    def why_halted() -> str | None:
-        with opened.guard():
-            return halted(study)
-
-    with Survey(lambda: read_standing(opened, study), why_halted) as survey:
+    with Survey(lambda: read_standing(opened, study)) as survey:
         supervisor = Supervisor(engine, survey, stop, show)
         slots = crew.slots(survey.standing.budget - survey.standing.done)
         _log.info("workers: %s", describe(slots))

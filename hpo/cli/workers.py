@@ -110,18 +110,16 @@ def _serve(
     url: str, study: str | None, options: WorkerOptions, idle: float | None, stop: Stop
 ) -> None:
     from hpo.cli.progress import WorkerLog
-    from hpo.search.outages import LONG, Patience
     from hpo.search.serving import serve_all, serve_one
     from hpo.search.storage import open_storage
 
-    patience = Patience(LONG, stop)
     if study is None:
-        with open_storage(url, patience=patience) as opened:
+        with open_storage(url) as opened:
             serve_all(opened, options, WorkerLog, stop, idle=idle)
         return
     _check_gpu()
     name = study_name(study)
-    with open_storage(url, must_exist=True, patience=patience) as opened:
+    with open_storage(url, must_exist=True) as opened:
         if serve_one(opened, name, options, WorkerLog, stop):
             _log.info("%s: the study has all its trials", name)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hpo.engines.base import Ended, Engine
 from hpo.engines.slots import Slot
-from hpo.errors import FileError, HpoError, StorageError, TrainingError, UsageError
+from hpo.errors import FileError, HpoError, StorageError, UsageError
 
 __all__ = ["MOST_DEATHS", "Look", "Supervisor"]
 
@@ -36,9 +36,6 @@ class Look(Protocol):
     @property
     def is_met(self) -> bool:
         """Whether the study has all its trials."""
-
-    def why_halted(self) -> str | None:
-        """Why the search was stopped for good; None if it was not. This one asks the database."""
 
 
 @dataclass
@@ -86,7 +83,6 @@ class Supervisor:
         """Return when every worker has left.
 
         Raises:
-            TrainingError: the search was stopped for good, because too much of it fails.
             UsageError, StorageError, FileError: a worker ended with such an error's exit code;
                 the message is the worker's.
         """
@@ -110,8 +106,6 @@ class Supervisor:
             return
         if ended.code in _FINAL and not self._look.is_met:
             raise _FINAL[ended.code](ended.words.removeprefix("hpo: "))
-        if ended.code == 1 and (reason := self._look.why_halted()):
-            raise TrainingError(reason)
         deaths = self._deaths.setdefault(ended.slot, _Deaths())
         if self._look.done > deaths.done:
             deaths.count, deaths.pause = 0, _FIRST_PAUSE

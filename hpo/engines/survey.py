@@ -25,14 +25,10 @@ class Survey:
 
     Args:
         read: such as `read_standing`; it may raise any error of hpo's.
-        halted: why the study was stopped for good, if it was.
     """
 
-    def __init__(
-        self, read: Callable[[], Standing], halted: Callable[[], str | None] = lambda: None
-    ) -> None:
+    def __init__(self, read: Callable[[], Standing]) -> None:
         self.standing = read()
-        self.why_halted = halted
         self._read = read
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hpo-survey", daemon=True)

@@ -22,10 +22,7 @@ import sqlalchemy as sa
 
 from hpo.search.explain import driver_error
 
-__all__ = ["LONG", "Patience", "is_transient"]
-
-LONG = 600.0
-"""Seconds for which a search lives through a database that is away."""
+__all__ = ["Patience", "is_transient"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
