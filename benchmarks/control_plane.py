@@ -247,9 +247,9 @@ def _sqlite() -> Iterator[Callable[[str], str]]:
 @contextlib.contextmanager
 def _postgres() -> Iterator[Callable[[str], str]]:
     """A server of the benchmark's own, as the tests start it."""
-    from tests.search import conftest
+    from tests import databases
 
-    server_of = conftest.postgres_server.__wrapped__  # type: ignore[attr-defined]
+    server_of = databases.postgres_server.__wrapped__  # type: ignore[attr-defined]
     serving = contextlib.contextmanager(server_of)()
     with serving as server:
         engine = sa.create_engine(

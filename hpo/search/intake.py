@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -26,13 +28,15 @@ from hpo.search.study import (
 )
 from hpo.search.telling import Teller
 from hpo.search.troubles import TROUBLES, Troubles
-from hpo.training.checkpoints import Checkpoints
+from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.devices import device_name
 from hpo.training.population import Member
 from hpo.training.streams import derive_seed
 from hpo.training.task import Task
 
 __all__ = ["Intake", "identity"]
+
+_log = logging.getLogger(__name__)
 
 _TRAINING = 3  # tells a trial's training seed from that of its draw
 
@@ -53,7 +57,7 @@ class Intake:
         holder: str,
         task: Task,
         lease: float,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointWriter,
         teller: Teller,
         stopping: Callable[[], bool],
     ) -> None:
@@ -149,6 +153,7 @@ class Intake:
             return
         entry.member = Member.restored(number, snapshot)
         entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
+        _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
         for record in entry.member.history.records:
             # Trained, but its worker ended before the database heard of it.
             if record.epoch not in entry.reported:
@@ -173,7 +178,7 @@ class Intake:
         return lambda number: build_sampler(self._definition, trial_seed(seed, number), fixed)
 
 
-def identity(entry: Entry) -> dict[str, object]:
+def identity(entry: Entry) -> dict[str, Any]:
     """What a checkpoint has to agree with to be this trial's."""
     return {
         "trial": entry.trial_id,

@@ -7,10 +7,11 @@ ends it; the crew between them hears of every epoch, puts members by, and contai
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -21,18 +22,18 @@ from hpo.search.entry import Entry
 from hpo.search.intake import Intake, identity
 from hpo.search.telling import Teller, Watcher
 from hpo.search.troubles import TROUBLES
-from hpo.training.checkpoints import Checkpoints
+from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending, ending_of
 from hpo.training.footprint import member_bytes
 from hpo.training.history import EpochRecord
 from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
+from hpo.training.snapshot import Snapshot
 from hpo.training.task import Task
 
 __all__ = ["Limits", "SearchCrew"]
 
 _log = logging.getLogger(__name__)
-_CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints, but for the first
 _LEAVING_SECONDS = 3.0  # a worker that was told to stop leaves within 5 s
 
 
@@ -62,7 +63,7 @@ class SearchCrew:
         intake: Intake,
         berths: Berths,
         teller: Teller,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointWriter,
         task: Task,
         limits: Limits,
         watcher: Watcher,
@@ -80,8 +81,6 @@ class SearchCrew:
         self._retries = retries
         self._entries: dict[int, Entry] = {}
         self._waiting: deque[Entry] = deque()
-        self._rested_at = time.monotonic()
-        self._pause = 0.0
 
     def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
         """Draw or take over trials for the room there is, until the budget has no free slot."""
@@ -159,26 +158,23 @@ class SearchCrew:
             self._waiting.append(entry)
 
     def rested(self, populations: Sequence[Population]) -> None:
-        """Put members by, as often as that takes no more than a twentieth of the time."""
-        start = time.monotonic()
-        if start - self._rested_at < self._pause:
-            return
-        for population, member in _members(populations):
-            self._save(population, member)
-        self._rested_at = time.monotonic()
-        self._pause = (self._rested_at - start) / _CHECKPOINT_SHARE
+        """Put members by, as often as that takes a small part of the time."""
+        if self._checkpoints.due():
+            self._checkpoints.save(self._copies(populations))
 
     def left(self, populations: Sequence[Population]) -> None:
         """Put by what time allows, whatever the reason; nothing here hides that reason."""
-        start = time.monotonic()
-        for population, member in _members(populations):
-            if time.monotonic() - start > _LEAVING_SECONDS:
+        try:
+            for copy in self._copies(populations):
+                self._checkpoints.save([copy])
+            if not self._checkpoints.flush(_LEAVING_SECONDS):
                 _log.warning("there is no time to save every trial; the rest goes on from earlier")
-                return
-            try:
-                self._save(population, member)
-            except Exception as error:  # noqa: BLE001 (the reason for leaving matters more)
-                _log.warning("trial %d could not be saved: %s", member.key, error)
+        except Exception as error:  # noqa: BLE001 (the reason for leaving matters more)
+            _log.warning("not every trial could be saved: %s", error)
+
+    def close(self) -> None:
+        """Let what is being written come to its end."""
+        self._checkpoints.close(_LEAVING_SECONDS)
 
     def _next(self) -> Entry | None:
         """The next trial to train, out of those that wait or out of the ledger."""
@@ -209,14 +205,16 @@ class SearchCrew:
         self._entries[entry.member.key] = entry
         return population
 
-    def _save(self, population: Population, member: Member) -> None:
-        entry = self._entries.get(member.key)
-        if entry is not None and not entry.lost:
-            self._checkpoints.save(entry.trial_id, population.snapshot(member), identity(entry))
+    def _copies(
+        self, populations: Sequence[Population]
+    ) -> list[tuple[int, Callable[[], Snapshot], dict[str, Any]]]:
+        """What is to be saved: of each trial its id, what copies its member, and its identity."""
+        return [
+            (entry.trial_id, partial(population.snapshot, member), identity(entry))
+            for population in populations
+            for member in population.members
+            if (entry := self._entries.get(member.key)) is not None and not entry.lost
+        ]
 
     def _bytes(self, config: TrialConfig) -> int:
         return member_bytes(config, self._task.examples.features, self._task.classes)
-
-
-def _members(populations: Sequence[Population]) -> Iterable[tuple[Population, Member]]:
-    return ((population, member) for population in populations for member in population.members)

@@ -20,7 +20,7 @@ from hpo.search.halt import halt
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.spool import Result, Spool
 from hpo.search.study import SURPLUS
-from hpo.training.checkpoints import Checkpoints
+from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending
 from hpo.training.history import History
 
@@ -83,7 +83,7 @@ class Teller:
         definition: StudyDefinition,
         ledger: Ledger,
         spool: Spool,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointWriter,
         watcher: Watcher,
     ) -> None:
         self._study = study

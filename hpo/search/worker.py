@@ -23,6 +23,7 @@ from hpo.search.spool import Spool
 from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
 from hpo.search.telling import Teller, Watcher
+from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.checkpoints import Checkpoints
 from hpo.training.fit import fit
 from hpo.training.footprint import default_capacity, memory_limit
@@ -76,14 +77,14 @@ def run_worker(
     holder = holder_name()
     ledger = storage.ledger
     with storage.guard(), LeaseKeeper(ledger, holder, options.lease) as keeper:
+        crew = build_crew(
+            *(storage, study, definition, data, options, holder),
+            watcher=watcher,
+            lost=keeper.lost_slots,
+            stopping=stopping,
+        )
         try:
             repair(storage, study.study_name)
-            crew = build_crew(
-                *(storage, study, definition, data, options, holder),
-                watcher=watcher,
-                lost=keeper.lost_slots,
-                stopping=stopping,
-            )
             while True:
                 if (reason := halted(study)) is not None:
                     raise TrainingError(reason)
@@ -106,6 +107,7 @@ def run_worker(
             raise
         finally:
             _part(ledger, holder)
+            crew.close()
 
 
 def build_crew(
@@ -128,8 +130,9 @@ def build_crew(
         stopping: asked before a trial begins.
     """
     folder = state_folder(storage.ledger.database_id)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.sweep()
+    stored = Checkpoints(folder / "checkpoints")
+    stored.sweep()
+    checkpoints = CheckpointWriter(stored)
     device = data.task.examples.device
     teller = Teller(
         study, definition, storage.ledger, Spool(folder / "spool"), checkpoints, watcher

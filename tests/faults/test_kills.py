@@ -20,7 +20,7 @@ import pytest
 from tests.commands import hpo, read, start
 from tests.faults.watching import Study, slow_study, until
 
-ALONE = ("--study", "slow", "--population", "1")
+ALONE = ("--study", "slow", "--population", "1", "-v")
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_f20_an_interrupted_search_gives_the_numbers_of_an_unbroken_one(
 ) -> None:
     rates = "{lr: {float: [1.0e-4, 1.0e-2], log: true}}"
     arguments: tuple[str, ...] = (
-        *("--study", "slow", "--population", population, "--trials", "4"),
+        *("--study", "slow", "-v", "--population", population, "--trials", "4"),
         *("--set", f"optimizer={{{optimizer}: {rates}}}", "--set", "training.epochs=6"),
         *("--set", "dataset.augment=[{random_crop: {padding: 1}}]"),
         *("--set", "model.mlp.batch_norm={choice: [true, false]}"),

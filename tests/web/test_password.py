@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.search.storage import open_storage
-from tests.search.conftest import PostgresServer, postgres_server  # noqa: F401 (a fixture)
+from tests.databases import PostgresServer, postgres_server  # noqa: F401 (a fixture)
 from tests.web.conftest import fill
 from tests.web.running import running
 
