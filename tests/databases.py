@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -84,9 +83,9 @@ class PostgresServer:
 
     def _signal(self, number: int) -> None:
         pid = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
-        postmaster = psutil.Process(int(pid))
-        for process in (postmaster, *postmaster.children()):
-            process.send_signal(number)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *children):
+            os.kill(int(process), number)
 
     def _log(self) -> tuple[str, ...]:
         return ("-l", str(self.folder / "log"), "start")

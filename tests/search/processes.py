@@ -19,12 +19,16 @@ from typing import Any, NoReturn
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from hpo.definition import load_definition
+from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import holder_name
-from hpo.search.storage import open_storage
-from hpo.search.study import create_or_resume
+from hpo.search.outages import Patience
+from hpo.search.slots import Slot
+from hpo.search.storage import Storage, open_storage
+from hpo.search.study import create_or_resume, find_trial_of_slot, resume_trial, start_trial
 
 
 def say(what: object) -> None:
@@ -89,8 +93,97 @@ def budget(url: str, study_id: str, slots: str) -> int:
         return storage.ledger.set_budget(int(study_id), int(slots))
 
 
+def work(url: str, name: str, reports: str, pause: str) -> dict[str, Any]:
+    """Work on a study as a worker does, without training, until its budget is met.
+
+    Returns:
+        The numbers of the trials that this process told, the seconds that each took in the
+        database, and the slots that it lost.
+    """
+    holder, lease = holder_name(), 4.0
+    told, costs = [], []
+    with open_storage(url, patience=Patience(120.0)) as storage:
+        study = optuna.load_study(study_name=name, storage=storage.optuna)
+        ledger, study_id = storage.ledger, study._study_id
+        with LeaseKeeper(ledger, holder, lease) as keeper:
+            while True:
+                began = time.perf_counter()
+                slots = ledger.claim(study_id, holder, 1, lease)
+                if not slots:
+                    counts = ledger.counts(study_id)
+                    if counts.done == counts.budget:
+                        break
+                    time.sleep(0.1)
+                    continue
+                number = _one_trial(storage, study, slots[0], int(reports), float(pause))
+                if number is not None:
+                    told.append(number)
+                    costs.append(time.perf_counter() - began - int(reports) * float(pause))
+            return {"told": told, "costs": costs, "lost": len(keeper.lost_slots())}
+
+
+def die(url: str, name: str, moment: str) -> None:
+    """Work on one trial and vanish, as by kill -9, at a moment of it."""
+    storage = open_storage(url)
+    study = optuna.load_study(study_name=name, storage=storage.optuna)
+    [slot] = storage.ledger.claim(study._study_id, holder_name(), 1, 600.0)
+    if moment == "claimed":
+        os._exit(0)
+    trial = _open_trial(study, slot)
+    if moment == "created":
+        os._exit(0)
+    storage.ledger.assign(slot, trial._trial_id)
+    _report(study, trial, 0, 0.5)
+    if moment == "running":
+        os._exit(0)
+    study.tell(trial, 0.75)
+    os._exit(0)
+
+
+def hold_lock(url: str) -> None:
+    """Take an SQLite file's write lock, say so, and keep it."""
+    with open_storage(url) as storage, storage.engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        say(os.getpid())
+        time.sleep(600)
+
+
+def _one_trial(
+    storage: Storage, study: optuna.Study, slot: Slot, reports: int, pause: float
+) -> int | None:
+    """The number of the trial if this process told it."""
+    found = find_trial_of_slot(study, slot)
+    told = found is not None and found.state.is_finished()
+    number = None
+    if not told:
+        trial = _open_trial(study, slot)
+        slot = storage.ledger.assign(slot, trial._trial_id)
+        x = trial.suggest_float("x", 0, 1)
+        for step in range(reports):
+            time.sleep(pause)
+            _report(study, trial, step, x)
+        study.tell(trial, x)
+        number = trial.number
+    storage.ledger.finish(slot)
+    return number
+
+
+def _report(study: optuna.Study, trial: optuna.Trial, step: int, value: float) -> None:
+    """Report, unless whoever had the trial before did so."""
+    if step not in study._storage.get_trial(trial._trial_id).intermediate_values:
+        trial.report(value, step)
+
+
+def _open_trial(study: optuna.Study, slot: Slot) -> optuna.Trial:
+    found = find_trial_of_slot(study, slot)
+    if found is None:
+        return start_trial(study, slot.id, lambda number: RandomSampler(seed=number))
+    return resume_trial(study, found._trial_id, lambda number: RandomSampler(seed=number))
+
+
 ACTIONS: dict[str, Callable[..., Any]] = {
-    action.__name__: action for action in (open_database, claim, hold, create, tell, budget)
+    action.__name__: action
+    for action in (open_database, claim, hold, create, tell, budget, work, die, hold_lock)
 }
 
 
