@@ -15,6 +15,8 @@ import pytest
 from hpo.data import fetch
 from tests.commands import Used, hpo, measured
 
+pytestmark = pytest.mark.slow
+
 NAME = "train-images-idx3-ubyte"
 SEARCH = ("optimize", "--study", "mnist", "--trials", "1")
 

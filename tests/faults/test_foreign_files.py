@@ -8,11 +8,14 @@ import signal
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from tests.commands import hpo, read, start
+
+pytestmark = pytest.mark.slow
 
 STUDY = """\
 dataset: {name: digits}
@@ -128,7 +131,7 @@ def test_f19_a_pickle_among_the_checkpoints_is_not_loaded(
     folder, state = tmp_path / "folder", tmp_path / "state"
     folder.mkdir()
     (folder / "slow.yaml").write_text(STUDY)
-    place = {"HPO_STATE": str(state)}
+    place: dict[str, Any] = {"HPO_STATE": str(state)}
     search = ("optimize", "--study", "slow.yaml")
     stopped = start(folder, *search, **place)
     deadline = time.monotonic() + 120

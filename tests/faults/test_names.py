@@ -118,6 +118,7 @@ def test_f18_whatever_name_is_let_through_stays_in_its_folder(folder: Path, name
     assert not name.startswith("-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../x", "/hpo-x", "a/../../b", "x\n\x1b[31m"])
 def test_f18_a_name_that_the_database_brings_is_no_path(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "outer" / "inner"

@@ -45,10 +45,12 @@ URLS = {
 def _commands() -> list[list[str]]:
     """Every command that opens a database, with what it needs."""
     root: Any = typer.main.get_command(app)
-    leaves = {(name,): command for name, command in root.commands.items()}
-    for (group,), command in list(leaves.items()):
+    leaves: dict[tuple[str, ...], Any] = {
+        (name,): command for name, command in root.commands.items()
+    }
+    for words, command in list(leaves.items()):
         inner = getattr(command, "commands", {})
-        leaves |= {(group, name): one for name, one in inner.items()}
+        leaves |= {(*words, name): one for name, one in inner.items()}
     found = []
     for words, command in leaves.items():
         options = {option for parameter in command.params for option in parameter.opts}
@@ -150,7 +152,10 @@ def test_f17_all_that_goes_well_keeps_it_as_well(
     folder = tmp_path / "folder"
     folder.mkdir()
     login = "ann" if in_file else f"ann:{quote(PASSWORD, safe='')}"
-    place = {"HPO_STORAGE": f"postgresql://{login}@{server}", "HPO_STATE": str(folder / "state")}
+    place: dict[str, Any] = {
+        "HPO_STORAGE": f"postgresql://{login}@{server}",
+        "HPO_STATE": str(folder / "state"),
+    }
     if in_file:
         (tmp_path / "password").write_text(f"{PASSWORD}\n")
         place["HPO_STORAGE_PASSWORD_FILE"] = str(tmp_path / "password")
