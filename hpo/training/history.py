@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 __all__ = ["DIRECTIONS", "EpochRecord", "History"]
@@ -35,6 +35,9 @@ class EpochRecord:
     def diverged(self) -> bool:
         """Whether a loss is no longer a finite number."""
         return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
+
+
+_FIELDS = tuple(one.name for one in fields(EpochRecord))
 
 
 @dataclass
@@ -80,7 +83,7 @@ class History:
 
     def curve(self) -> list[dict[str, float]]:
         """The learning curve as JSON-ready data; `from_curve` gives the history back."""
-        return [asdict(record) for record in self.records]
+        return [{name: getattr(record, name) for name in _FIELDS} for record in self.records]
 
     def _beats(self, record: EpochRecord, other: EpochRecord) -> bool:
         difference = self.value(record) - self.value(other)
