@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 
 from hpo.errors import FileError, UsageError
 from hpo.search import records
+from hpo.search.halt import halted
 from hpo.search.ledger import SlotRow
 from hpo.search.records import TrialRecord
 from hpo.search.storage import Storage, _check_path, _is_set_up, explain, open_storage
@@ -76,12 +77,14 @@ class Standing:
     Attributes:
         running: trials that a worker holds now.
         best: the value of the best complete trial; None as long as there is none.
+        halted: why no worker goes on with it; None if they do.
     """
 
     budget: int
     done: int
     running: int
     best: float | None
+    halted: str | None = None
 
     @property
     def is_met(self) -> bool:
@@ -95,13 +98,16 @@ def read_standing(storage: Storage, study: optuna.Study) -> Standing:
     Raises:
         StorageError, FileError: the database refuses.
     """
+
+    def best() -> float | None:
+        with storage.engine.connect() as connection:
+            query = sa.select(_values.value).where(_values.trial_id == _best_id(connection, study))
+            return connection.scalar(query)
+
     with storage.guard():
         counts = storage.ledger.counts(study._study_id)
-        with storage.engine.connect() as connection:
-            best = _best_id(connection, study)
-            query = sa.select(_values.value).where(_values.trial_id == best)
-            value = None if best is None else connection.scalar(query)
-    return Standing(counts.budget, counts.done, counts.held, value)
+        value = storage.patience(best)
+        return Standing(counts.budget, counts.done, counts.held, value, halted(study))
 
 
 def read_statuses(storage: Storage) -> list[StudyStatus]:
@@ -122,11 +128,15 @@ def read_status(storage: Storage, name: str) -> StudyStatus:
         UsageError: there is none of this name, or it is not hpo's.
     """
     study, _ = load(storage, name)
-    with storage.guard():
-        slots = storage.ledger.slots(study._study_id)
+
+    def read() -> tuple[Counter[str], int | None]:
         with storage.engine.connect() as connection:
             states = Counter(_states(connection, study._study_id, slots))
-            best = _best_id(connection, study)
+            return states, _best_id(connection, study)
+
+    with storage.guard():
+        slots = storage.ledger.slots(study._study_id)
+        states, best = storage.patience(read)
         record = None if best is None else _record(storage.optuna.get_trial(best), study)
     return StudyStatus(
         study=name,
