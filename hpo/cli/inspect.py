@@ -22,6 +22,7 @@ from hpo.errors import HpoError
 if TYPE_CHECKING:
     from hpo.search.records import TrialRecord
     from hpo.search.status import StudyStatus
+    from hpo.search.storage import Storage
 
 __all__ = ["register"]
 
@@ -33,6 +34,14 @@ _TRIAL_TABLE = ["number", "state", "value", "epochs", "train_seconds", "reason",
 _RUN = ["epochs", "best_epoch", "seed", *_TIMES]
 _PLACE = ["worker", "device", "precision", "stream", "joined"]
 _BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE]
+
+
+_Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair", help="First put in order what workers left behind that died; always safe."
+    ),
+]
 
 
 class State(StrEnum):
@@ -60,6 +69,7 @@ def register(app: typer.Typer) -> None:
 
 def status(
     study: StudyFilter = None,
+    repair: _Repair = False,
     storage: StorageUrl = None,
     output: OutputFormat = Format.TABLE,
 ) -> None:
@@ -75,6 +85,8 @@ def status(
 
     name = None if study is None else study_name(study)
     with open_storage(storage_url(storage), must_exist=True) as opened:
+        if repair:
+            _put_in_order(opened, name)
         found = read_statuses(opened) if name is None else [read_status(opened, name)]
     rows = [_status_row(one) for one in found]
     if output is Format.JSON:
@@ -164,6 +176,23 @@ def best(
         rendering.write_csv(flat, [*columns, *spread])
     else:
         rendering.write_record(row, [column for column in _BEST if column != "config"])
+
+
+def _put_in_order(opened: Storage, name: str | None) -> None:
+    """Repair one study, or all of hpo's, and say on stderr what that did."""
+    from hpo.search.repair import repair
+    from hpo.search.status import read_statuses
+
+    names = [found.study for found in read_statuses(opened)] if name is None else [name]
+    for study in names:
+        done = repair(opened, study)
+        typer.echo(
+            f"{study}: results told that lay on this disk: {done.replayed}, "
+            f"slots of told trials marked as done: {done.finished}, "
+            f"trials without a slot ended: {done.retired}, "
+            f"trials of lost workers freed: {done.freed}",
+            err=True,
+        )
 
 
 def _status_row(found: StudyStatus) -> dict[str, Any]:

@@ -16,6 +16,7 @@ __all__ = [
     "DATA_PANEL",
     "DEFAULT_STORAGE",
     "MACHINE_PANEL",
+    "OUTAGE_SECONDS",
     "PANELS",
     "RESULTS_PANEL",
     "SEARCH_PANEL",
@@ -47,6 +48,9 @@ PANELS = (SEARCH_PANEL, RESULTS_PANEL, DATA_PANEL, MACHINE_PANEL)
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 """The database of whoever names none: a file in the working folder."""
 
+
+OUTAGE_SECONDS = 600.0
+"""How long a command that trains waits for a database that is away."""
 
 BROKEN_PIPE = 141
 """The exit code of a program whose reader has gone (`hpo trials | head -1`): 128 + SIGPIPE."""

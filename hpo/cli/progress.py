@@ -131,9 +131,14 @@ class SearchProgress:
 
 
 class WorkerLog:
-    """Says what a worker does at a study: that it begins, and now and then how it goes."""
+    """Says what a worker does at a study: that it begins, and now and then how it goes.
 
-    def __init__(self, study: str, definition: StudyDefinition) -> None:
+    Args:
+        level: of the log, at which it says so.
+    """
+
+    def __init__(self, study: str, definition: StudyDefinition, level: int) -> None:
+        self._level = level
         self._study = study
         self._metric = definition.search.metric
         self._ended = 0
@@ -144,7 +149,7 @@ class WorkerLog:
         """An epoch of some trial was reported; so many are in training."""
         if not self._begun:
             self._begun = True
-            _log.info("%s: training", self._study)
+            _log.log(self._level, "%s: training", self._study)
         self._speak(f"{running} in training, {self._metric} {value:.4f} in the latest epoch")
 
     def finished(self, number: int, state: str, value: float | None) -> None:
@@ -161,7 +166,7 @@ class WorkerLog:
         now = time.monotonic()
         if now - self._spoken > _QUIET_SECONDS:
             self._spoken = now
-            _log.info("%s: %d trials ended here, %s", self._study, self._ended, what)
+            _log.log(self._level, "%s: %d trials ended here, %s", self._study, self._ended, what)
 
 
 class Spinner:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpo.cli.definitions import find_definition, shorthands
 from hpo.cli.options import (
+    OUTAGE_SECONDS,
     SEARCH_PANEL,
     Budget,
     Lease,
@@ -28,8 +30,6 @@ from hpo.cli.options import (
 from hpo.cli.workers import worker_options
 
 if TYPE_CHECKING:
-    import optuna
-
     from hpo.cli.progress import SearchProgress
     from hpo.cli.signals import Stop
     from hpo.cli.supervising import Crew
@@ -104,7 +104,9 @@ def optimize(
     """
     from hpo.cli.signals import Stop
     from hpo.cli.supervising import WorkerCommand, read_crew, run_crew
+    from hpo.search.outages import Patience
     from hpo.search.storage import open_storage
+    from hpo.search.study import load
     from hpo.search.worker import run_worker
     from hpo.training.task import prepare
 
@@ -121,17 +123,20 @@ def optimize(
         data = prepare(definition)
     else:
         _check_here(definition)
-    with Stop(timeout) as stop, open_storage(url) as opened:
-        search, budget = _enter(opened, definition)
-
-        def train(progress: SearchProgress) -> bool:
-            if crew is not None:
+    with Stop(timeout) as stop:
+        # Who mistypes a host is to hear so at once; from then on an outage is waited for.
+        with open_storage(url) as opened:
+            budget, _ = _enter(opened, definition)
+        with open_storage(url, patience=Patience(OUTAGE_SECONDS, stop)) as opened:
+            search, _ = load(opened, definition.name)
+            train: Callable[[SearchProgress], bool]
+            if data is not None:
+                given = (opened, search, definition, data, options)
+                train = partial(run_worker, *given, stopping=stop)
+            elif crew is not None:
                 command = WorkerCommand(definition.name, population, lease)
-                return run_crew(crew, command, url, opened, search, progress, stop)
-            assert data is not None
-            return run_worker(opened, search, definition, data, options, progress, stop)
-
-        _run(opened, search._study_id, definition, budget, train, stop)
+                train = partial(run_crew, crew, command, url, opened, search, stop)
+            _run(opened, search._study_id, definition, budget, train, stop)
 
 
 def submit(
@@ -157,9 +162,7 @@ def submit(
     definition = find_definition(study, url, changes, name)
     check(definition)
     with open_storage(url) as opened:
-        search, budget = _enter(opened, definition)
-        with opened.guard():
-            finished = opened.ledger.counts(search._study_id).done
+        budget, finished = _enter(opened, definition)
     if output is TextFormat.JSON:
         row = {"study": definition.name, "budget": budget, "finished": finished}
         rendering.write_json(row)
@@ -178,13 +181,17 @@ def _check_here(definition: StudyDefinition) -> None:
     load_train(definition.dataset.name)
 
 
-def _enter(opened: Storage, definition: StudyDefinition) -> tuple[optuna.Study, int]:
-    """Create or resume a study and set its budget; returns the budget as it is then."""
+def _enter(opened: Storage, definition: StudyDefinition) -> tuple[int, int]:
+    """Create or resume a study and set its budget; returns the budget and what is done of it."""
+    from hpo.search.halt import lift
     from hpo.search.study import create_or_resume
 
     search = create_or_resume(opened, definition, definition.name)
     with opened.guard():
-        return search, opened.ledger.set_budget(search._study_id, definition.search.trials)
+        lift(search)
+        opened.ledger.set_budget(search._study_id, definition.search.trials)
+        counts = opened.ledger.counts(search._study_id)
+    return counts.budget, counts.done
 
 
 def _show_plan(

@@ -71,9 +71,8 @@ class WorkerCommand:
         # As this process was started: `python -m` looks for modules in the working folder
         # first, where a file of the user's may have the name of a library.
         safe = [] if sys.path[:1] == [str(Path.cwd())] else ["-P"]
-        verbose = logging.getLogger("hpo").isEnabledFor(logging.DEBUG)
-        words = [sys.executable, *safe, "-m", "hpo", "worker"]
-        words += ["--verbose" if verbose else "--quiet", "--study", self.study]
+        words = [sys.executable, *safe, "-m", "hpo", "worker", *_verbosity()]
+        words += ["--study", self.study]
         words += ["--population", self.population, "--lease", f"{self.lease:g}"]
         if seconds_left is not None:
             words += ["--timeout", f"{max(seconds_left, 0.1):.1f}"]
@@ -121,13 +120,13 @@ def run_crew(
     url: str,
     opened: Storage,
     study: optuna.Study,
-    progress: SearchProgress,
     stop: Stop,
+    progress: SearchProgress,
 ) -> bool:
     """Train the study's trials in workers of their own; returns whether its budget is met.
 
     Raises:
-        TrainingError: the workers have died again and again.
+        TrainingError: the workers have died again and again, or too many trials fail.
         UsageError, StorageError, FileError: a worker has ended with such an error.
     """
     from hpo.engines.local import LocalEngine
@@ -192,12 +191,15 @@ def _is_number(text: str | None, most: int) -> bool:
     return text is not None and text.isascii() and text.isdecimal() and 1 <= int(text) <= most
 
 
-def _pass_on(name: str, line: str) -> None:
-    """Put a worker's line into this process's log, with its name in front.
+def _verbosity() -> list[str]:
+    """The option with which a worker says as much as this process."""
+    level = logging.getLogger("hpo").getEffectiveLevel()
+    return {logging.DEBUG: ["--verbose"], logging.WARNING: ["--quiet"]}.get(level, [])
 
-    A worker speaks of warnings and errors alone unless this process is verbose.
-    """
-    if line.startswith(_WARNING) or not _log.isEnabledFor(logging.DEBUG):
-        _log.warning("worker %s: %s", name, line.removeprefix(_WARNING))
-    else:
-        _log.debug("worker %s: %s", name, line)
+
+def _pass_on(name: str, line: str) -> None:
+    """Put a worker's line into this process's log, with its name in front."""
+    # Whatever a worker says that is to be quiet goes wrong, also if it is a library's word.
+    quiet = not _log.isEnabledFor(logging.INFO)
+    level = logging.WARNING if quiet or line.startswith(_WARNING) else logging.INFO
+    _log.log(level, "worker %s: %s", name, line.removeprefix(_WARNING))

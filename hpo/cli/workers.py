@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpo.cli.options import (
+    OUTAGE_SECONDS,
     SEARCH_PANEL,
     Lease,
     Population,
@@ -110,18 +112,24 @@ def _serve(
     url: str, study: str | None, options: WorkerOptions, idle: float | None, stop: Stop
 ) -> None:
     from hpo.cli.progress import WorkerLog
+    from hpo.engines.slots import parent
+    from hpo.search.outages import Patience
     from hpo.search.serving import serve_all, serve_one
     from hpo.search.storage import open_storage
 
+    # Whoever looks after workers shows how the search goes.
+    level = logging.INFO if parent() is None else logging.DEBUG
+    watch = partial(WorkerLog, level=level)
+    patience = Patience(OUTAGE_SECONDS, stop)
     if study is None:
-        with open_storage(url) as opened:
-            serve_all(opened, options, WorkerLog, stop, idle=idle)
+        opening = partial(open_storage, url, patience=patience)
+        serve_all(opening, options, watch, stop, idle=idle)
         return
     _check_gpu()
     name = study_name(study)
-    with open_storage(url, must_exist=True) as opened:
-        if serve_one(opened, name, options, WorkerLog, stop):
-            _log.info("%s: the study has all its trials", name)
+    with open_storage(url, must_exist=True, patience=patience) as opened:
+        if serve_one(opened, name, options, watch, stop):
+            _log.log(level, "%s: the study has all its trials", name)
 
 
 def _check_gpu() -> None:

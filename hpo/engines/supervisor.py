@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hpo.engines.base import Ended, Engine
 from hpo.engines.slots import Slot
-from hpo.errors import FileError, HpoError, StorageError, UsageError
+from hpo.errors import FileError, HpoError, StorageError, TrainingError, UsageError
 
 __all__ = ["MOST_DEATHS", "Look", "Supervisor"]
 
@@ -36,6 +36,10 @@ class Look(Protocol):
     @property
     def is_met(self) -> bool:
         """Whether the study has all its trials."""
+
+    @property
+    def halted(self) -> str | None:
+        """Why no worker is to go on with the study; None if they may."""
 
 
 @dataclass
@@ -85,12 +89,15 @@ class Supervisor:
         Raises:
             UsageError, StorageError, FileError: a worker ended with such an error's exit code;
                 the message is the worker's.
+            TrainingError: too many of the study's trials fail.
         """
         self._engine.start(slots)
         try:
             while (self._engine.running() or self._due) and not self._stopping():
                 for ended in self._engine.poll():
                     self._judge(ended)
+                if self._look.halted is not None:
+                    raise TrainingError(self._look.halted)
                 self._replace()
                 self._tick()
                 time.sleep(_TICK)

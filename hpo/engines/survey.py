@@ -43,6 +43,11 @@ class Survey:
         """Whether the study has all its trials."""
         return self.standing.is_met
 
+    @property
+    def halted(self) -> str | None:
+        """Why no worker is to go on with the study; None if they may."""
+        return self.standing.halted
+
     def __enter__(self) -> Survey:
         self._thread.start()
         return self

@@ -77,20 +77,23 @@ def serve_one(
     study, definition = load(storage, name)
     data = prepare(definition)
     served = OpenStudy(study._study_id, name)
-    watcher = watch(name, definition)
+    visit = _Visit(storage, served, stopping, stays=True)
+    visit.watcher = watch(name, definition)
     try:
-        met = run_worker(storage, study, definition, data, options, watcher, stopping)
+        met = run_worker(storage, study, definition, data, options, visit, visit.is_over)
     except Exception:
+        met = False
         if _exists(storage, served):
             raise
-        met = True
-    if met and not _exists(storage, served):
+    if not met and stopping():
+        return False
+    if not _exists(storage, served):
         raise UsageError(f"{storage.address.shown}: study `{name}` was deleted meanwhile")
     return met
 
 
 def serve_all(
-    storage: Storage,
+    opening: Callable[[], Storage],
     options: WorkerOptions,
     watch: WatcherOf,
     stopping: Callable[[], bool],
@@ -103,12 +106,17 @@ def serve_all(
     it has been given up) is reported once and left to others. One that is deleted is let go.
 
     Args:
+        opening: opens the database; asked again whenever a study was deleted.
         idle: return after so many seconds without work; None for never.
 
     Raises:
         StorageError, FileError: the database refuses.
     """
-    _Server(storage, options, watch, stopping).run(idle)
+    server = _Server(opening, options, watch, stopping)
+    try:
+        server.run(idle)
+    finally:
+        server.close()
 
 
 class _Server:
@@ -116,17 +124,21 @@ class _Server:
 
     def __init__(
         self,
-        storage: Storage,
+        opening: Callable[[], Storage],
         options: WorkerOptions,
         watch: WatcherOf,
         stopping: Callable[[], bool],
     ) -> None:
-        self._storage = storage
+        self._opening = opening
+        self._storage = opening()
         self._options = options
         self._watch = watch
         self._stopping = stopping
         self._refused: dict[int, _Refusal] = {}
         self._data: tuple[str, Split] | None = None
+
+    def close(self) -> None:
+        self._storage.close()
 
     def run(self, idle: float | None) -> None:
         busy, pause, told = time.monotonic(), _SHORTEST_WAIT, False
@@ -157,16 +169,19 @@ class _Server:
             return self._storage.ledger.counts(study.id).free > 0
 
     def _serve(self, study: OpenStudy) -> bool:
-        visit = _Visit(self._stopping)
+        visit = _Visit(self._storage, study, self._stopping, stays=False)
         try:
             self._visit(study, visit)
+            if visit.is_gone:
+                raise KeyError(study.name)
         except Exception as error:
             if not _exists(self._storage, study):
                 _log.warning("study `%s` was deleted while it was served", study.name)
+                self._open_anew()
             elif isinstance(error, KeyError):
-                # Optuna's word for a trial that is no more: this is another study, made anew
-                # under the number of the one that was served.
-                self._refuse(study, "its trials vanished")
+                # Optuna's word for a trial that is no more: the study is another one of its name.
+                self._refuse(study, "its trials have vanished")
+                self._open_anew()
             elif isinstance(error, _NOT_HERE):
                 self._refuse(study, str(error))
             else:
@@ -174,6 +189,11 @@ class _Server:
         else:
             self._refused.pop(study.id, None)
         return visit.worked
+
+    def _open_anew(self) -> None:
+        """Forget what Optuna's cache knows: SQLite uses the numbers of what was deleted again."""
+        self._storage.close()
+        self._storage = self._opening()
 
     def _visit(self, study: OpenStudy, visit: _Visit) -> None:
         found, definition = load(self._storage, study.name)
@@ -210,20 +230,36 @@ class _Refusal:
 
 
 class _Visit:
-    """A worker's stay at one study: it is over when others hold all that is left of it.
+    """A worker's stay at one study.
+
+    It is over when others hold all that is left of it, unless the worker stays until that is
+    done; and when the study is deleted. On SQLite the next study may have the number of the
+    deleted one, so that nothing fails: there it is looked for now and then.
 
     Attributes:
         worked: whether any trial trained or ended.
+        is_gone: whether the study was found deleted.
     """
 
-    def __init__(self, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, storage: Storage, study: OpenStudy, stopping: Callable[[], bool], *, stays: bool
+    ) -> None:
         self.worked = False
+        self.is_gone = False
         self.watcher: Watcher | None = None
+        self._storage = storage
+        self._study = study
         self._stopping = stopping
+        self._stays = stays
         self._waits = False
+        self._looked = time.monotonic()
 
     def is_over(self) -> bool:
-        return self._waits or self._stopping()
+        now = time.monotonic()
+        if self._storage.address.path is not None and now - self._looked > _LONGEST_WAIT:
+            self._looked = now
+            self.is_gone = not _exists(self._storage, self._study)
+        return self.is_gone or self._waits or self._stopping()
 
     def epoch(self, running: int, value: float) -> None:
         self.worked = True
@@ -236,7 +272,7 @@ class _Visit:
             self.watcher.finished(number, state, value)
 
     def waiting(self) -> None:
-        self._waits = True
+        self._waits = not self._stays
         if self.watcher is not None:
             self.watcher.waiting()
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import FileError, UsageError
 from hpo.search import records
+from hpo.search.halt import halted
 from hpo.search.ledger import SlotRow
 from hpo.search.records import TrialRecord
 from hpo.search.storage import Storage, _check_path, _is_set_up, explain, open_storage
@@ -76,12 +77,14 @@ class Standing:
     Attributes:
         running: trials that a worker holds now.
         best: the value of the best complete trial; None as long as there is none.
+        halted: why no worker goes on with it; None if they do.
     """
 
     budget: int
     done: int
     running: int
     best: float | None
+    halted: str | None = None
 
     @property
     def is_met(self) -> bool:
@@ -97,8 +100,10 @@ def read_standing(storage: Storage, study: optuna.Study) -> Standing:
     """
     with storage.guard():
         counts = storage.ledger.counts(study._study_id)
+        reason = halted(study)
     best = storage.rows(_best(study))
-    return Standing(counts.budget, counts.done, counts.held, best[0].value if best else None)
+    value = best[0].value if best else None
+    return Standing(counts.budget, counts.done, counts.held, value, reason)
 
 
 def read_statuses(storage: Storage) -> list[StudyStatus]:

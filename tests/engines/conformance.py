@@ -39,6 +39,7 @@ class EngineTestCase:
     @pytest.fixture(autouse=True)
     def _study(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(write_slow_study(tmp_path))
+        monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
         self.database = tmp_path / "hpo.db"
         self.url = f"sqlite:///{self.database}"
         self.said: list[tuple[str, str]] = []

@@ -11,7 +11,7 @@ import pytest
 from hpo.engines.base import Ended
 from hpo.engines.slots import Slot, slots
 from hpo.engines.supervisor import MOST_DEATHS, Look, Supervisor
-from hpo.errors import FileError, HpoError, StorageError, UsageError
+from hpo.errors import FileError, HpoError, StorageError, TrainingError, UsageError
 
 RUNS = None  # until it is stopped
 
@@ -56,6 +56,7 @@ class Study:
 
     done: int = 0
     is_met: bool = False
+    halted: str | None = None
 
 
 def supervise(engine: Scripted, study: Look | None = None) -> Supervisor:
@@ -93,6 +94,7 @@ def test_a_trial_that_finished_meanwhile_pays_for_a_death() -> None:
         """A study with one more finished trial at every death."""
 
         is_met = False
+        halted = None
 
         @property
         def done(self) -> int:
@@ -115,6 +117,15 @@ def test_what_cannot_be_done_is_not_tried_again(code: int, kind: type[HpoError])
     engine = Scripted({"1": [code], "2": [RUNS]})
     with pytest.raises(kind, match=f"^{code} it is$"):
         supervise(engine)
+    assert engine.started == ["1", "2"]
+    assert engine.stopped == 1
+    assert engine.running() == 0
+
+
+def test_a_study_of_which_too_much_fails_ends_the_search_for_all() -> None:
+    engine = Scripted({"1": [1], "2": [RUNS]})
+    with pytest.raises(TrainingError, match="most of it fails"):
+        supervise(engine, Study(halted="most of it fails"))
     assert engine.started == ["1", "2"]
     assert engine.stopped == 1
     assert engine.running() == 0
