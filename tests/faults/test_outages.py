@@ -241,6 +241,7 @@ def test_a_holder_that_let_go_is_told_from_one_that_died(url: str, processes: An
     with open_storage(url) as storage:
         [slot] = storage.ledger.claim(study_id, "me:1:x", 1, LEASE)
         assert not slot.taken_over
+        assert slot.fresh
         storage.ledger.release("me:1:x")
         processes.run("die", 1, url, "a", "claimed")
         [slot] = storage.ledger.claim(study_id, "me:1:x", 1, LEASE)
@@ -248,6 +249,7 @@ def test_a_holder_that_let_go_is_told_from_one_that_died(url: str, processes: An
         storage.ledger.release("me:1:x")
         [slot] = storage.ledger.claim(study_id, "me:1:x", 1, LEASE)
         assert not slot.taken_over
+        assert not slot.fresh
 
 
 # --- crowds
