@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from hpo.search.ledger import Ledger
+from hpo.search.outages import is_contention
 
 __all__ = ["LeaseKeeper"]
 
@@ -32,7 +34,8 @@ class LeaseKeeper:
         self._lease = lease
         self._lost_slots: set[int] = set()
         self._stop = threading.Event()
-        self._away = False
+        self._since = 0.0  # when renewals began to fail; 0 while they work
+        self._told = False
         self._thread = threading.Thread(target=self._run, name="hpo-leases", daemon=True)
 
     def __enter__(self) -> LeaseKeeper:
@@ -50,20 +53,24 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         while not self._stop.wait(
-            min(self._lease / 16, _LONGEST_PAUSE) if self._away else self._lease / 4
+            min(self._lease / 16, _LONGEST_PAUSE) if self._since else self._lease / 4
         ):
             try:
                 self._renew()
             except Exception as error:  # noqa: BLE001 (whatever it is, leases must go on)
-                if not self._away:
-                    _log.warning(
-                        "leases could not be renewed (%s); trying on", type(error).__name__
-                    )
-                self._away = True
+                self._failed(error)
             else:
-                if self._away:
+                if self._told:
                     _log.warning("leases are renewed again")
-                self._away = False
+                self._since, self._told = 0.0, False
+
+    def _failed(self, error: Exception) -> None:
+        self._since = self._since or time.monotonic()
+        # Others are often in the way for a moment; that is worth a word only when it goes on.
+        lasts = time.monotonic() - self._since > self._lease / 2
+        if not self._told and (lasts or not is_contention(error)):
+            _log.warning("leases could not be renewed (%s); trying on", type(error).__name__)
+            self._told = True
 
     def _renew(self) -> None:
         before = self._ledger.believed(self._holder)

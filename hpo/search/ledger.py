@@ -208,8 +208,14 @@ class Ledger:
                 connection.execute(
                     sa.insert(tables.slots),
                     [
-                        {"study_id": study_id, "number": n, "done": False, "taken_over": False}
-                        for n in missing
+                        {
+                            "study_id": study_id,
+                            "number": number,
+                            "done": False,
+                            "taken_over": False,
+                            "claims": 0,
+                        }
+                        for number in missing
                     ],
                 )
             return len(rows) - gone + len(missing)
@@ -228,7 +234,15 @@ class Ledger:
         )
         rows.sort(key=lambda row: (row.trial_id is None, row.number))
         return [
-            Slot(row.id, study_id, row.number, row.trial_id, holder, row.taken_over)
+            Slot(
+                row.id,
+                study_id,
+                row.number,
+                row.trial_id,
+                holder,
+                taken_over=row.taken_over,
+                fresh=row.claims == 1,
+            )
             for row in rows
         ]
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from hpo.search.explain import driver_error
 
-__all__ = ["Patience", "is_transient"]
+__all__ = ["Patience", "is_contention", "is_transient"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -84,7 +84,7 @@ class Patience:
                     raise
                 now = time.monotonic()
                 began = now if began is None else began
-                turn = _waits_its_turn(error)
+                turn = is_contention(error)
                 left = self._left(error, now, began, turn=turn)
                 if left <= 0 or self.stopping():
                     raise
@@ -138,7 +138,7 @@ def is_transient(error: BaseException) -> bool:
     something locked; not so are a wrong password, a missing database or right, a full disk, a
     damaged file, and mistakes in a program.
     """
-    if isinstance(error, sa.exc.TimeoutError) or _waits_its_turn(error):
+    if isinstance(error, sa.exc.TimeoutError) or is_contention(error):
         return True
     cause = driver_error(error)
     psycopg = sys.modules.get("psycopg")
@@ -153,6 +153,17 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(cause, psycopg.InterfaceError) and "connection" in str(cause)
 
 
+def is_contention(error: BaseException) -> bool:
+    """Whether the database is there, and only others are in the way for a moment."""
+    cause = driver_error(error)
+    if isinstance(cause, sa.exc.TimeoutError):
+        return True  # every connection of the pool is in use
+    if isinstance(cause, sqlite3.OperationalError):
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+    return getattr(cause, "sqlstate", None) in _TURN_STATES
+
+
 # Class 08 and: serialization failure, deadlock, lock not available, too many connections, shutdown
 # by an administrator or after a crash, starting up, and a session ended for being idle.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -162,14 +173,3 @@ _LASTING_TEXTS = (
     r"password|authentication|pg_hba|does not exist|permission denied|certificate|"
     r"not support SSL|SSL is not|invalid .*(option|value|port)"
 )
-
-
-def _waits_its_turn(error: BaseException) -> bool:
-    """Whether the database is there, and only others are in the way for a moment."""
-    cause = driver_error(error)
-    if isinstance(cause, sa.exc.TimeoutError):
-        return True  # every connection of the pool is in use
-    if isinstance(cause, sqlite3.OperationalError):
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
-    return getattr(cause, "sqlstate", None) in _TURN_STATES

@@ -32,6 +32,7 @@ class Slot:
     trial_id: int | None
     holder: str
     taken_over: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

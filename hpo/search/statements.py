@@ -109,10 +109,11 @@ def _claim(
         .values(
             holder=holder,
             expires=expires,
+            claims=_row.claims + 1,
             taken_over=sa.case(
                 (_row.holder == holder, _row.taken_over),
                 else_=sa.or_(_row.holder.is_not(None), _row.taken_over),
             ),
         )
-        .returning(_row.id, _row.number, _row.trial_id, _row.taken_over)
+        .returning(_row.id, _row.number, _row.trial_id, _row.taken_over, _row.claims)
     )

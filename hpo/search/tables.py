@@ -29,6 +29,7 @@ slots = sa.Table(
     sa.Column("expires", sa.Double),
     sa.Column("done", sa.Boolean, nullable=False),
     sa.Column("taken_over", sa.Boolean, nullable=False),
+    sa.Column("claims", sa.Integer, nullable=False),
 )
 """The slots as they are read and written; the steps below say how they come to be."""
 
@@ -101,13 +102,17 @@ def _create(connection: Connection) -> None:
 
 
 def _identify(connection: Connection) -> None:
-    """Version 2: the database's name, and whether a slot's last claim took it from somebody."""
+    """Version 2: the database's name; how often a slot was claimed, and if from somebody."""
     metadata = sa.MetaData()
     names = sa.Table("hpo_database", metadata, sa.Column("id", sa.String(32), primary_key=True))
     metadata.create_all(connection)
     connection.execute(sa.insert(names).values(id=secrets.token_hex(16)))
     connection.exec_driver_sql(
         "ALTER TABLE hpo_slots ADD COLUMN taken_over BOOLEAN NOT NULL DEFAULT false"
+    )
+    # Whether anybody has claimed the slots that are there is not known; so they count as claimed.
+    connection.exec_driver_sql(
+        "ALTER TABLE hpo_slots ADD COLUMN claims INTEGER NOT NULL DEFAULT 1"
     )
     undone = "done = 0" if connection.dialect.name == "sqlite" else "NOT done"
     connection.exec_driver_sql(

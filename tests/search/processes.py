@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.definition import load_definition
 from hpo.search.lease_keeper import LeaseKeeper
@@ -129,11 +129,13 @@ def die(url: str, name: str, moment: str) -> None:
     [slot] = storage.ledger.claim(study._study_id, holder_name(), 1, 600.0)
     if moment == "claimed":
         os._exit(0)
-    trial = _open_trial(study, slot)
+    found = find_trial_of_slot(study, slot)
+    trial = _open_trial(study, slot, found)
     if moment == "created":
         os._exit(0)
     storage.ledger.assign(slot, trial._trial_id)
-    _report(study, trial, 0, 0.5)
+    if found is None or not found.intermediate_values:
+        trial.report(0.5, 0)
     if moment == "running":
         os._exit(0)
     study.tell(trial, 0.75)
@@ -152,30 +154,23 @@ def _one_trial(
     storage: Storage, study: optuna.Study, slot: Slot, reports: int, pause: float
 ) -> int | None:
     """The number of the trial if this process told it."""
-    found = find_trial_of_slot(study, slot)
-    told = found is not None and found.state.is_finished()
+    found = None if slot.fresh else find_trial_of_slot(study, slot)
     number = None
-    if not told:
-        trial = _open_trial(study, slot)
+    if found is None or not found.state.is_finished():
+        trial = _open_trial(study, slot, found)
         slot = storage.ledger.assign(slot, trial._trial_id)
         x = trial.suggest_float("x", 0, 1)
         for step in range(reports):
             time.sleep(pause)
-            _report(study, trial, step, x)
+            if found is None or step not in found.intermediate_values:
+                trial.report(x, step)
         study.tell(trial, x)
         number = trial.number
     storage.ledger.finish(slot)
     return number
 
 
-def _report(study: optuna.Study, trial: optuna.Trial, step: int, value: float) -> None:
-    """Report, unless whoever had the trial before did so."""
-    if step not in study._storage.get_trial(trial._trial_id).intermediate_values:
-        trial.report(value, step)
-
-
-def _open_trial(study: optuna.Study, slot: Slot) -> optuna.Trial:
-    found = find_trial_of_slot(study, slot)
+def _open_trial(study: optuna.Study, slot: Slot, found: FrozenTrial | None) -> optuna.Trial:
     if found is None:
         return start_trial(study, slot.id, lambda number: RandomSampler(seed=number))
     return resume_trial(study, found._trial_id, lambda number: RandomSampler(seed=number))
