@@ -8,14 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import optuna
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
 
 from hpo.search.spool import Result, Spool
 from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
 from hpo.search.study import SLOT, load, retire, surplus_trials
 from hpo.search.telling import tell
+from hpo.training.checkpoints import Checkpoints
 
 __all__ = ["Repaired", "repair"]
+
+_trials = models.TrialModel
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,11 @@ def repair(storage: Storage, study_name: str) -> Repaired:
         UsageError: there is none of this name, or it is not hpo's.
     """
     study, _ = load(storage, study_name)
-    spool = Spool(state_folder(storage.ledger.database_id) / "spool")
+    folder = state_folder(storage.ledger.database_id)
+    spool = Spool(folder / "spool")
     with storage.guard():
         replayed = sum(_replay(study, spool, result) for result in spool.abandoned())
+        _clear(storage, Checkpoints(folder / "checkpoints"))
         finished = _settle(storage, study)
         retired = _retire(storage, study)
         freed = storage.ledger.free(study._study_id)
@@ -68,6 +76,19 @@ def _replay(study: optuna.Study, spool: Spool, result: Result) -> bool:
     )
     spool.drop(result.trial_id)
     return told
+
+
+def _clear(storage: Storage, checkpoints: Checkpoints) -> None:
+    """Remove what dead workers left of trials that need it no more."""
+    checkpoints.sweep()
+    keys = checkpoints.keys()
+    running = sa.select(_trials.trial_id).where(
+        _trials.trial_id.in_(keys), _trials.state == TrialState.RUNNING
+    )
+    wanted = {row.trial_id for row in storage.rows(running)} if keys else set()
+    for key in keys:
+        if key not in wanted:
+            checkpoints.remove(key)
 
 
 def _settle(storage: Storage, study: optuna.Study) -> int:

@@ -130,9 +130,7 @@ def build_crew(
         stopping: asked before a trial begins.
     """
     folder = state_folder(storage.ledger.database_id)
-    stored = Checkpoints(folder / "checkpoints")
-    stored.sweep()
-    checkpoints = CheckpointWriter(stored)
+    checkpoints = CheckpointWriter(Checkpoints(folder / "checkpoints"))
     device = data.task.examples.device
     teller = Teller(
         study, definition, storage.ledger, Spool(folder / "spool"), checkpoints, watcher

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hpo.errors import FileError
+from hpo.files import free_bytes, sync_folder
 from hpo.training.snapshot import Snapshot
 
 __all__ = ["Checkpoints"]
@@ -124,6 +125,20 @@ class Checkpoints:
             return
         except OSError as error:
             raise _refused(home, error) from error
+
+    def keys(self) -> list[int]:
+        """Who has checkpoints.
+
+        Raises:
+            FileError: the folder cannot be read.
+        """
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
     def sweep(self) -> None:
         """Remove what dead processes have left half written or half removed."""
@@ -225,10 +240,10 @@ def _write_pair(path: Path, tensors: bytes, text: bytes) -> None:
         try:
             if not path.parent.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _sync(path.parent.parent)
+                sync_folder(path.parent.parent)
             _write(path.with_suffix(".safetensors"), tensors)
             _write(path, text)
-            _sync(path.parent)
+            sync_folder(path.parent)
         except FileNotFoundError:  # another process has removed the folder or swept the draft
             if attempt == _ATTEMPTS:
                 raise
@@ -251,15 +266,6 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Make names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -310,13 +316,5 @@ def _refused(path: Path, error: OSError) -> FileError:
     reason = error.strerror or str(error)
     remedy = "make room" if error.errno in _NO_ROOM else "make it writable"
     return FileError(
-        f"{path}: {reason}, {_free_bytes(path)} bytes free; "
-        f"{remedy}, then run the same command again"
+        f"{path}: {reason}, {free_bytes(path)}; {remedy}, then run the same command again"
     )
-
-
-def _free_bytes(path: Path) -> str:
-    for place in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            return f"{shutil.disk_usage(place).free:,}"
-    return "unknown"
