@@ -21,7 +21,7 @@ CREATE TABLE hpo_slots (
     number INTEGER NOT NULL,
     trial_id INTEGER,
     holder VARCHAR(255),
-    expires DOUBLE PRECISION,
+    expires {double},
     done BOOLEAN NOT NULL,
     UNIQUE (study_id, number),
     FOREIGN KEY(study_id) REFERENCES studies (study_id) ON DELETE CASCADE
@@ -34,8 +34,16 @@ INSERT INTO hpo_slots (study_id, number, trial_id, holder, expires, done) VALUES
     (1, 2, NULL, NULL, NULL, false)
 """
 _KINDS = {
-    "sqlite": {"id": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "undone": "done = 0"},
-    "postgresql": {"id": "SERIAL NOT NULL PRIMARY KEY", "undone": "NOT done"},
+    "sqlite": {
+        "id": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT",
+        "undone": "done = 0",
+        "double": "DOUBLE",
+    },
+    "postgresql": {
+        "id": "SERIAL NOT NULL PRIMARY KEY",
+        "undone": "NOT done",
+        "double": "DOUBLE PRECISION",
+    },
 }
 _TRIGGER = (
     "CREATE TRIGGER IF NOT EXISTS hpo_slots_of_deleted_study AFTER DELETE ON studies "
