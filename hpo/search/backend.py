@@ -235,7 +235,7 @@ class Backend(RDBStorage):
         pops = state == TrialState.RUNNING
         now = _in_utc(datetime.now(UTC))
         when = {"datetime_start": now} if pops else {"datetime_complete": now}
-        with self._write() as connection:
+        with self._write(durable=True) as connection:
             query = sa.update(_trials).where(
                 _trials.c.trial_id == trial_id,
                 _trials.c.state.in_((TrialState.WAITING,) if pops else _OPEN),
@@ -289,12 +289,22 @@ class Backend(RDBStorage):
         return None if found is None else json_to_distribution(found)
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """One transaction that will write; on SQLite it takes the lock at once."""
-        with self.engine.connect() as connection, connection.begin():
-            if self._sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
+    def _write(self, *, durable: bool = False) -> Iterator[Connection]:
+        """One transaction that will write; on SQLite it takes the lock at once.
+
+        A durable one is on the disk when it returns, and with it all that was written before.
+        """
+        with self.engine.connect() as connection:
+            if durable and self._sqlite:
+                connection.connection.execute("PRAGMA synchronous=FULL")
+            try:
+                with connection.begin():
+                    if self._sqlite:
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    yield connection
+            finally:
+                if durable and self._sqlite:
+                    connection.connection.execute("PRAGMA synchronous=NORMAL")
 
 
 @cache

@@ -75,8 +75,9 @@ class Patience:
         """
         if self._since is not None and self._last is not None and self.stopping():
             raise self._last  # it was away a moment ago, and there is no time to see for oneself
-        began, ceiling, told = None, _FIRST_PAUSE, False
+        began, tries, told = None, 0, False
         while True:
+            tried = time.monotonic()
             try:
                 result = call()
             except Exception as error:
@@ -85,20 +86,24 @@ class Patience:
                 now = time.monotonic()
                 began = now if began is None else began
                 turn = is_contention(error)
+                ceiling = min(_FIRST_PAUSE * 2**tries, _LONGEST_TURN if turn else _LONGEST_PAUSE)
                 left = self._left(error, now, began, turn=turn)
                 if left <= 0 or self.stopping():
                     raise
                 if turn and not told and now - began > _QUIET_SECONDS:
                     _log.warning("%s; still trying", self.explain(error))
                     told = True
-                pause = random.uniform(0, min(ceiling, _LONGEST_TURN if turn else ceiling))  # noqa: S311
+                if turn:
+                    # A try that has waited for its turn (SQLite's do) is a pause, too.
+                    ceiling = max(0.0, ceiling - (now - tried))
+                pause = random.uniform(0, ceiling)  # noqa: S311
                 if self._stopped_within(min(pause, left)):
                     raise
             else:
                 if self._since is not None:
                     self._over()
                 return result
-            ceiling = min(2 * ceiling, _LONGEST_PAUSE)
+            tries = min(tries + 1, 10)
 
     def _left(self, error: BaseException, now: float, began: float, *, turn: bool) -> float:
         """Seconds that are left for tries; an outage that begins is noted and logged."""

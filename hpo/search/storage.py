@@ -1,8 +1,8 @@
 """Opening a study database safely: SQLite by default, PostgreSQL for a team.
 
-SQLite runs in WAL mode with a long busy timeout and every commit on the disk. Several processes
-may open an empty database at once; one sets it up while the others wait. Whatever goes wrong
-becomes one sentence that names the database without its password.
+SQLite runs in WAL mode with a long busy timeout, and a trial that was told is on the disk. Several
+processes may open an empty database at once; one sets it up while the others wait. Whatever goes
+wrong becomes one sentence that names the database without its password.
 """
 
 from __future__ import annotations
@@ -217,15 +217,17 @@ def _check_version(backend: RDBStorage, address: Address) -> None:
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """A connection whose commits are on the disk when they return, whatever SQLite was built for.
+    """A connection with the same settings, whatever SQLite was built for.
 
-    FULL and not NORMAL: a result that was told must survive a power cut.
+    With NORMAL, what was written survives the end of every process at once, and a power cut once
+    a trial was told after it: the backend puts that on the disk, with all that went before. With
+    FULL every report would wait for the disk, while all other writers wait for the report.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         try:
-            self.execute("PRAGMA synchronous=FULL")
+            self.execute("PRAGMA synchronous=NORMAL")
             self.execute("PRAGMA foreign_keys=ON")
         except BaseException:
             self.close()

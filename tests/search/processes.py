@@ -42,6 +42,12 @@ def open_database(url: str) -> str:
         return storage.optuna.__class__.__name__
 
 
+def identify(url: str) -> str:
+    """The database's name."""
+    with open_storage(url) as storage:
+        return storage.ledger.database_id
+
+
 def claim(url: str, study_id: str, lease: str) -> list[int]:
     """Claim and finish one slot after another until none is left; returns their ids."""
     holder = holder_name()
@@ -178,7 +184,18 @@ def _open_trial(study: optuna.Study, slot: Slot, found: FrozenTrial | None) -> o
 
 ACTIONS: dict[str, Callable[..., Any]] = {
     action.__name__: action
-    for action in (open_database, claim, hold, create, tell, budget, work, die, hold_lock)
+    for action in (
+        open_database,
+        identify,
+        claim,
+        hold,
+        create,
+        tell,
+        budget,
+        work,
+        die,
+        hold_lock,
+    )
 }
 
 

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.errors import FileError, HpoError, StorageError
+from hpo.search.outages import Patience
 from hpo.search.storage import Storage, explain, open_storage
 
 
@@ -47,13 +48,36 @@ def test_sixteen_first_starts_at_once(url: str, processes: Any) -> None:
         assert storage.ledger.version() == 2
 
 
-def test_sqlite_is_durable_and_lets_readers_in(sqlite_url: str) -> None:
+def pragmas(connection: sa.Connection, *names: str) -> list[object]:
+    return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+
+def test_sqlite_lets_readers_in(sqlite_url: str) -> None:
+    names = ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
     with open_storage(sqlite_url) as storage, storage.engine.connect() as connection:
-        answers = [
-            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
-        ]
-    assert answers == ["wal", 2, 60_000, 1]
+        assert pragmas(connection, *names) == ["wal", 1, 60_000, 1]
+    # Whoever tries again asks for the lock in short turns, so that a stop is heard.
+    with (
+        open_storage(sqlite_url, patience=Patience(60.0)) as storage,
+        storage.engine.connect() as connection,
+    ):
+        assert pragmas(connection, *names) == ["wal", 1, 1_000, 1]
+
+
+def test_what_was_told_is_on_the_disk(sqlite_url: str) -> None:
+    """SQLite's `synchronous` is FULL (2) when a trial is told, and only then."""
+    with open_storage(sqlite_url) as storage:
+        study = optuna.create_study(storage=storage.optuna, study_name="a")
+        at_commit: list[object] = []
+        sa.event.listen(
+            storage.engine,
+            "commit",
+            lambda connection: at_commit.extend(pragmas(connection, "synchronous")),
+        )
+        trial = study.ask()
+        study.tell(trial, 1.5)
+        study.ask()
+        assert (at_commit.count(2), at_commit[-1]) == (1, 1)
 
 
 def test_optuna_keeps_quiet(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
