@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 # Wheels are large: a slow line is no error.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --timeout 180
 
-.PHONY: help optimize test test-fast lint format types check bench clean
+.PHONY: help optimize test test-fast test-faults lint format types check bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 optimize: $(VENV)/.installed ## Search STUDY (mnist) with TRIALS (100) trials, then retrain the winner
 	$(BIN)/hpo optimize --study $(STUDY) --trials $(TRIALS)
@@ -23,6 +23,9 @@ test: $(VENV)/.installed-dev ## Run all tests
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
 	$(BIN)/python -m pytest -m "not slow"
+
+test-faults: $(VENV)/.installed-dev ## Run the tests that kill workers, stop servers and fill disks
+	$(BIN)/python -m pytest tests/faults tests/engines tests/test_workers.py
 
 lint: $(VENV)/.installed-dev ## Lint, and check the format
 	$(BIN)/ruff check .

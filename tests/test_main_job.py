@@ -6,11 +6,7 @@ import json
 import math
 import shutil
 import signal
-import sqlite3
 import subprocess
-import time
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from hpo.config import TrialConfig
 from hpo.data import load_test
 from hpo.models.mlp import Mlp
 from tests.commands import HPO, hpo, read, start
+from tests.watching import in_folder, until, write_slow_study
 
 TRIALS = "10"
 
@@ -39,35 +36,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def slow_study(tmp_path: Path) -> Path:
-    """A study that trains long enough to be interrupted, and prunes nothing."""
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "slow.yaml").write_text(
-        "dataset: {name: digits}\n"
-        "model: {mlp: {layers: {int: [1, 2]}, width: {int: [8, 32]}}}\n"
-        "optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}\n"
-        "training: {batch_size: 16, epochs: 30}\n"
-        "search: {trials: 6, pruner: none}\n"
-    )
-    return tmp_path
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.1)
-
-
-def is_training(database: Path) -> bool:
-    """Whether some trial has reported an epoch; read at once, `hpo status` takes a second."""
-    if not database.exists():
-        return False
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        try:
-            query = "SELECT count(*) FROM trial_intermediate_values"
-            return bool(connection.execute(query).fetchone()[0])
-        except sqlite3.OperationalError:  # not set up yet
-            return False
+    """A folder with a study that trains long enough to be interrupted, and prunes nothing."""
+    return write_slow_study(tmp_path)
 
 
 def outcomes(folder: Path, study: str = "digits") -> list[tuple[Any, ...]]:
@@ -200,7 +170,7 @@ def test_a_signal_hands_back_what_runs_and_the_search_resumes(
     slow_study: Path, number: signal.Signals
 ) -> None:
     process = start(slow_study, "optimize", "--study", "slow")
-    until(lambda: is_training(slow_study / "hpo.db"))
+    until(lambda: in_folder(slow_study).is_training())
     process.send_signal(number)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 128 + number, errors
@@ -223,7 +193,7 @@ def test_a_signal_hands_back_what_runs_and_the_search_resumes(
 
 def test_two_signals_end_it_at_once(slow_study: Path) -> None:
     process = start(slow_study, "optimize", "--study", "slow", "--set", "training.epochs=5000")
-    until(lambda: is_training(slow_study / "hpo.db"))
+    until(lambda: in_folder(slow_study).is_training())
     process.send_signal(signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
@@ -234,7 +204,7 @@ def test_two_signals_end_it_at_once(slow_study: Path) -> None:
 
 def test_a_killed_search_goes_on_at_once_with_the_same_trials(slow_study: Path) -> None:
     process = start(slow_study, "optimize", "--study", "slow", "--lease", "3600")
-    until(lambda: is_training(slow_study / "hpo.db"))
+    until(lambda: in_folder(slow_study).is_training())
     process.kill()
     process.communicate()
     # The lease has an hour to go, but its holder is known to be dead.

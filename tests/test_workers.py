@@ -15,7 +15,7 @@ import pytest
 
 from hpo.search.storage import open_storage
 from tests.commands import HPO, environment, hpo, read, start
-from tests.slow_study import done, holders, is_training, until, write_slow_study
+from tests.watching import in_folder, until, write_slow_study
 
 SLOW = ("--study", "slow")
 LONG = (*SLOW, "--set", "training.epochs=5000")
@@ -54,7 +54,7 @@ def lives(pid: int) -> bool:
 
 
 def both_train(folder: Path) -> bool:
-    return is_training(folder / "hpo.db") and len(holders(folder / "hpo.db")) == 2
+    return in_folder(folder).is_training() and len(in_folder(folder).pids()) == 2
 
 
 # --- hpo optimize --workers
@@ -99,7 +99,7 @@ def test_a_signal_reaches_every_worker_and_the_search_resumes(
     assert time.monotonic() - asked < 15
     assert len(workers) == 2
     assert not any(map(lives, workers))
-    assert holders(folder / "hpo.db") == set()
+    assert in_folder(folder).pids() == set()
     hpo(folder, "optimize", *SLOW)
     assert numbers(folder) == list(range(6))
 
@@ -128,7 +128,7 @@ def test_workers_leave_when_their_parent_is_killed(folder: Path) -> None:
     assert len(workers) == 2
     until(lambda: not any(map(lives, workers)))
     # They had the time to hand back what they held.
-    assert holders(folder / "hpo.db") == set()
+    assert in_folder(folder).pids() == set()
 
 
 def test_a_worker_that_is_killed_is_replaced_and_named(folder: Path) -> None:
@@ -259,9 +259,9 @@ def test_a_worker_serves_every_study_the_oldest_first_and_waits_for_more(folder:
         until((folder / "hpo.db").exists)
         for name in ("first", "second"):
             hpo(folder, "submit", *SLOW, "--name", name, "--trials", "2")
-        until(lambda: done(folder / "hpo.db") == 4)
+        until(lambda: in_folder(folder).finished() == 4)
         hpo(folder, "submit", *SLOW, "--name", "third", "--trials", "1")
-        until(lambda: done(folder / "hpo.db") == 5)
+        until(lambda: in_folder(folder).finished() == 5)
     finally:
         worker.send_signal(signal.SIGTERM)
         _, errors = worker.communicate(timeout=30)
@@ -278,7 +278,7 @@ def test_a_worker_leaves_when_it_was_idle_for_long_enough(folder: Path) -> None:
 def test_a_worker_takes_over_from_one_that_was_killed(folder: Path) -> None:
     hpo(folder, "submit", *SLOW, "--trials", "3")
     first = start(folder, "worker", "--lease", "3600")
-    until(lambda: is_training(folder / "hpo.db"))
+    until(lambda: in_folder(folder).is_training())
     first.kill()
     first.communicate()
     hpo(folder, "worker", *SLOW)
@@ -300,10 +300,10 @@ def test_a_study_that_is_deleted_does_not_end_the_worker_that_serves_it(folder: 
     hpo(folder, "submit", *LONG, "--name", "doomed")
     worker = start(folder, "worker")
     try:
-        until(lambda: is_training(folder / "hpo.db"))
+        until(lambda: in_folder(folder).is_training())
         delete_study(folder, "doomed")
         hpo(folder, "submit", *SLOW, "--name", "next", "--trials", "1")
-        until(lambda: worker.poll() is not None or done(folder / "hpo.db") == 1)
+        until(lambda: worker.poll() is not None or in_folder(folder).finished() == 1)
     finally:
         worker.send_signal(signal.SIGINT)
         _, errors = worker.communicate(timeout=30)
@@ -315,7 +315,7 @@ def test_a_study_that_is_deleted_does_not_end_the_worker_that_serves_it(folder: 
 def test_a_worker_of_a_study_that_is_deleted_says_so(folder: Path) -> None:
     hpo(folder, "submit", *LONG, "--name", "doomed")
     worker = start(folder, "worker", "--study", "doomed")
-    until(lambda: is_training(folder / "hpo.db"))
+    until(lambda: in_folder(folder).is_training())
     delete_study(folder, "doomed")
     _, errors = worker.communicate(timeout=60)
     assert worker.returncode == 2, errors
@@ -356,13 +356,13 @@ def test_what_a_worker_cannot_do_is_one_sentence(
 def test_status_repair_frees_what_a_dead_worker_held(folder: Path) -> None:
     hpo(folder, "submit", *SLOW, "--trials", "2")
     worker = start(folder, "worker", "--lease", "3600")
-    until(lambda: is_training(folder / "hpo.db"))
+    until(lambda: in_folder(folder).is_training())
     worker.kill()
     worker.communicate()
     repaired = hpo(folder, "status", *SLOW, "--repair", "--format", "json")
     assert "trials of lost workers freed: 2" in repaired.stderr
     assert json.loads(repaired.stdout)["waiting"] == 2
-    assert holders(folder / "hpo.db") == set()
+    assert in_folder(folder).pids() == set()
     again = hpo(folder, "status", "--repair")
     assert "slow: " in again.stderr
     assert "freed: 0" in again.stderr

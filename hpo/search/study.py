@@ -33,7 +33,6 @@ from hpo.search.asha import AshaPruner
 from hpo.search.history import history_of, last_history_of
 from hpo.search.ledger import Slot, SlotRow
 from hpo.search.storage import Storage
-from hpo.search.tpe import WindowedTpe
 
 __all__ = [
     "DEFINITION",
@@ -91,7 +90,7 @@ def create_or_resume(storage: Storage, definition: StudyDefinition, name: str) -
         text = definition.to_json()
         if study.user_attrs.get(DEFINITION) != text:
             study.set_user_attr(DEFINITION, text)
-        _equip(study, definition)
+        study.pruner = build_pruner(definition)
     return study
 
 
@@ -112,7 +111,7 @@ def load(storage: Storage, name: str) -> tuple[optuna.Study, StudyDefinition]:
     if text is None:
         raise UsageError(f"{storage.address.shown}: study `{name}` was not made by hpo")
     definition = StudyDefinition.from_json(text)
-    _equip(study, definition)
+    study.pruner = build_pruner(definition)
     return study, definition
 
 
@@ -148,6 +147,8 @@ def build_sampler(
         seed: of this sampler's draws, see `trial_seed`.
         fixed: parameters that are not drawn, such as the batch size of a stream.
     """
+    from hpo.search.tpe import WindowedTpe  # with SciPy, which those who only look do not need
+
     settings = definition.search.sampler.settings
     sampler: BaseSampler
     if isinstance(settings, TpeSettings):
@@ -278,11 +279,6 @@ def _open(study: optuna.Study, trial_id: int, sampler: SamplerOf) -> optuna.Tria
     trial = optuna.Trial(view, trial_id)
     view.sampler = sampler(trial.number)
     return trial
-
-
-def _equip(study: optuna.Study, definition: StudyDefinition) -> None:
-    study.sampler = build_sampler(definition, definition.search.seed)
-    study.pruner = build_pruner(definition)
 
 
 def _check_same(study: optuna.Study, definition: StudyDefinition, storage: Storage) -> None:

@@ -20,7 +20,7 @@ from hpo.search.status import read_standing, read_status, read_trials
 from hpo.search.storage import Storage, open_storage
 from hpo.search.study import create_or_resume
 from tests.commands import HPO, environment
-from tests.slow_study import done, holders, is_training, until, write_slow_study
+from tests.watching import in_folder, until, write_slow_study
 
 WORKER = [*HPO, "worker", "--study", "slow", "--population", "2"]
 
@@ -40,7 +40,7 @@ class EngineTestCase:
     def _study(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(write_slow_study(tmp_path))
         monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
-        self.database = tmp_path / "hpo.db"
+        self.study = in_folder(tmp_path)
         self.url = f"sqlite:///{self.database}"
         self.said: list[tuple[str, str]] = []
 
@@ -68,8 +68,8 @@ class EngineTestCase:
         with open_storage(self.url) as opened, self.submit(opened, 10) as survey:
 
             def kill_one() -> None:
-                victims = holders(self.database) - killed
-                if victims and len(killed) < 3 and done(self.database) >= 2 * len(killed):
+                victims = self.study.pids() - killed
+                if victims and len(killed) < 3 and self.study.finished() >= 2 * len(killed):
                     victim = min(victims)
                     os.kill(victim, signal.SIGKILL)
                     killed.add(victim)
@@ -92,13 +92,13 @@ class EngineTestCase:
             stop = [False]
 
             def watch() -> None:
-                stop[0] = is_training(self.database) and len(holders(self.database)) == 2
+                stop[0] = self.study.is_training() and len(self.study.pids()) == 2
 
             Supervisor(engine, survey, lambda: stop[0], watch).run(slots(2, [], None, 2))
             status = read_status(opened, "slow")
         assert status.running == 0
         assert status.waiting > 0
-        assert holders(self.database) == set()
+        assert self.study.pids() == set()
 
     # Any process
 

@@ -10,7 +10,7 @@ from hpo.engines.base import Engine
 from hpo.engines.local import LocalEngine
 from hpo.engines.slots import PARENT, slots
 from tests.engines.conformance import EngineTestCase
-from tests.slow_study import until
+from tests.watching import until
 
 
 class TestLocalEngine(EngineTestCase):

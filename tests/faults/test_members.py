@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.commands import environment, hpo, read
-from tests.faults.watching import Study
+from tests.watching import Study
 
 BROKEN = Path(__file__).with_name("broken_members.py")
 QUICK = """

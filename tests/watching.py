@@ -1,4 +1,4 @@
-"""Looking at a study from outside while workers are at it: straight into the tables."""
+"""Studies to interrupt, and looking at them from outside: straight into the tables."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ class Study:
 
     def __init__(self, url: str) -> None:
         address = parse(url)
+        self._file = address.path
         self._engine = sa.create_engine(
             address.url, poolclass=sa.NullPool, connect_args=dict(address.options)
         )
 
     def rows(self, query: str) -> list[Any]:
         """What a query gives; nothing while the tables are not there or the server is away."""
+        if self._file is not None and not self._file.exists():
+            return []
         try:
             with self._engine.connect() as connection:
                 return list(connection.execute(sa.text(query)).all())
@@ -79,22 +82,37 @@ class Study:
         bound = [row.trial_id for row in self.rows("SELECT trial_id FROM hpo_slots")]
         assert len(set(bound)) == len(bound) == budget
 
+    def is_training(self) -> bool:
+        """Whether some trial has reported an epoch."""
+        return bool(self.epochs())
+
 
 SLOW = """
+dataset: {name: digits}
+model: {mlp: {layers: {int: [1, 2]}, width: {int: [8, 32]}}}
+optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
+training: {batch_size: 16, epochs: 30}
+search: {trials: 6, pruner: none}
+"""
+"""A study that trains long enough to be interrupted, and prunes nothing."""
+
+SLOW_EPOCHS = """
 dataset: {name: digits}
 model: {mlp: {layers: {int: [1, 2]}, width: {int: [32, 64]}, dropout: 0.1}}
 optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
 training: {batch_size: 8, epochs: 10}
 search: {trials: 6, pruner: none, sampler: random}
 """
-"""Trials of about two seconds, an epoch in a fifth of one, and none of them pruned."""
+"""The same with epochs of about a fifth of a second, each of which is checkpointed."""
 
 
-def slow_study(folder: Path, **replaced: str) -> Path:
-    """A folder with `studies/slow.yaml`; `replaced` are parts of `SLOW` with what to write."""
-    text = SLOW
-    for old, new in replaced.items():
-        text = text.replace(old, new)
+def write_slow_study(folder: Path, text: str = SLOW) -> Path:
+    """Put the study `slow` into the folder's `studies`."""
     (folder / "studies").mkdir()
     (folder / "studies" / "slow.yaml").write_text(text)
     return folder
+
+
+def in_folder(folder: Path) -> Study:
+    """The study in `hpo.db` there, which may not be there yet."""
+    return Study(f"sqlite:///{folder}/hpo.db")
