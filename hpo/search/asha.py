@@ -41,7 +41,7 @@ class AshaPruner(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial, having reported its newest epoch, should stop."""
         epoch = trial.last_step
-        if epoch is None or not self._is_rung(epoch):
+        if epoch is None or not self.is_rung(epoch):
             return False
         maximize = study.direction == StudyDirection.MAXIMIZE
         history = history_of(study)
@@ -55,7 +55,8 @@ class AshaPruner(BasePruner):
         better = bisect_left(ended, own) + sum(cost < own for cost in running)
         return better >= max(1, (len(ended) + len(running)) // self._reduction)
 
-    def _is_rung(self, epoch: int) -> bool:
+    def is_rung(self, epoch: int) -> bool:
+        """Whether anybody is judged after so many epochs."""
         if epoch * self._reduction > self._epochs:
             return False
         rung = self._min_epochs

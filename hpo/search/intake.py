@@ -94,7 +94,8 @@ class Intake:
         self._ready(entry)
 
     def _begin(self, slot: Slot, batch_size: int | None) -> Entry | None:
-        bound = find_trial_of_slot(self._study, slot)
+        # Nobody has held a fresh slot, so there is no trial to look for.
+        bound = None if slot.fresh else find_trial_of_slot(self._study, slot)
         if bound is not None and bound.state.is_finished():
             # Told by a worker that died before it could mark the slot.
             self._teller.settle(slot)

@@ -20,6 +20,7 @@ from hpo.search import records
 from hpo.search.berths import Berths
 from hpo.search.entry import Entry
 from hpo.search.intake import Intake, identity
+from hpo.search.study import is_judged
 from hpo.search.telling import Teller, Watcher
 from hpo.search.troubles import TROUBLES
 from hpo.training.checkpoint_writer import CheckpointWriter
@@ -125,8 +126,11 @@ class SearchCrew:
         entry.lost = entry.lost or entry.slot.id in self._lost()
         if entry.lost:
             return True
+        epoch = len(member.history.records)
         # What it was judged by before, in these hands or others, it is not judged by again.
-        return len(member.history.records) > entry.judged and entry.trial.should_prune()
+        if epoch <= entry.judged or not is_judged(entry.trial.study, epoch):
+            return False
+        return entry.trial.should_prune()
 
     def ended(self, population: Population, member: Member, ending: Ending) -> None:  # noqa: ARG002
         """Tell the trial, and mark its slot as done."""

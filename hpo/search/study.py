@@ -44,6 +44,7 @@ __all__ = [
     "direction",
     "find_finished_twin",
     "find_trial_of_slot",
+    "is_judged",
     "load",
     "names",
     "resume_trial",
@@ -176,6 +177,14 @@ def build_pruner(definition: StudyDefinition) -> BasePruner:
             n_startup_trials=settings.startup_trials, n_warmup_steps=settings.warmup_epochs + 1
         )
     return NopPruner()
+
+
+def is_judged(study: optuna.Study, epoch: int) -> bool:
+    """Whether the study's pruner may end a trial after an epoch; to ask it costs several reads."""
+    pruner = study.pruner
+    if isinstance(pruner, NopPruner):
+        return False
+    return not isinstance(pruner, AshaPruner) or pruner.is_rung(epoch)
 
 
 def start_trial(study: optuna.Study, slot_id: int, sampler: SamplerOf) -> optuna.Trial:

@@ -41,7 +41,7 @@ class EngineTestCase:
         monkeypatch.chdir(write_slow_study(tmp_path))
         monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
         self.study = in_folder(tmp_path)
-        self.url = f"sqlite:///{self.database}"
+        self.url = f"sqlite:///{tmp_path}/hpo.db"
         self.said: list[tuple[str, str]] = []
 
     def submit(self, opened: Storage, trials: int) -> Survey:
