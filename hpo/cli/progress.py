@@ -117,6 +117,8 @@ class SearchProgress:
 
     def _left(self, done: int) -> str:
         fresh = done - self._first
+        if done >= self._budget:
+            return "ending"
         if fresh < 1:
             return "time left unknown"
         seconds = (time.monotonic() - self._started) / fresh * (self._budget - done)

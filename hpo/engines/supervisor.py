@@ -14,14 +14,14 @@ from hpo.errors import FileError, HpoError, StorageError, TrainingError, UsageEr
 
 __all__ = ["MOST_DEATHS", "Look", "Supervisor"]
 
-MOST_DEATHS = 3
+MOST_DEATHS = 5
 """How often in a row a slot's worker may die without a trial of the study finishing meanwhile."""
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1
 _GRACE = 15.0  # seconds in which a worker that was asked to leave may still write
 _FIRST_PAUSE = 0.5
-_FACTOR = 4.0
+_FACTOR = 2.0
 # A worker that ends so would end so again: what it was asked cannot be done.
 _FINAL: dict[int, type[HpoError]] = {2: UsageError, 69: StorageError, 74: FileError}
 
