@@ -89,10 +89,10 @@ class Supervisor:
         Raises:
             UsageError, StorageError, FileError: a worker ended with such an error's exit code;
                 the message is the worker's.
-            TrainingError: too many of the study's trials fail.
+            TrainingError: too many of the study's trials fail, or no worker can be started.
         """
-        self._engine.start(slots)
         try:
+            self._engine.start(slots)
             while (self._engine.running() or self._due) and not self._stopping():
                 for ended in self._engine.poll():
                     self._judge(ended)
@@ -105,6 +105,10 @@ class Supervisor:
         except HpoError:
             self._dismiss()
             raise
+        except OSError as error:
+            self._dismiss()
+            reason = error.strerror or error
+            raise TrainingError(f"no further worker can be started here: {reason}") from None
         finally:
             self._engine.kill()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["halt", "halted", "lift"]
+from hpo.search.study import SURPLUS
 
-_HALTED = "hpo:halted"
+__all__ = ["halt", "halted", "judged", "lift"]
+
+_HALTED, _FORGIVEN = "hpo:halted", "hpo:forgiven"
 
 
 def halt(study: optuna.Study, reason: str) -> None:
@@ -22,4 +25,16 @@ def halted(study: optuna.Study) -> str | None:
 def lift(study: optuna.Study) -> None:
     """Let workers go on: whoever asks for the search again has mended what failed."""
     if halted(study):
+        study.set_user_attr(_FORGIVEN, [trial.number for trial in judged(study)])
         study.set_user_attr(_HALTED, "")
+
+
+def judged(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials whose failures count: those from before a halt was lifted do not."""
+    forgiven = set(study.user_attrs.get(_FORGIVEN, ()))
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=states)
+        if trial.number not in forgiven and SURPLUS not in trial.user_attrs
+    ]

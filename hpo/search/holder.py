@@ -34,13 +34,17 @@ def is_gone(holder: str) -> bool:
     match = _HOLDER.fullmatch(holder)
     if match is None or match["kernel"] == _NOWHERE or match["kernel"] != _kernel():
         return False
-    found = _state_and_start(int(match["pid"]))
+    pid = int(match["pid"])
+    found = _state_and_start(pid)
+    if found is None:
+        # What cannot be read may still be alive: another user's process, or no file left to open.
+        return not _exists(pid)
     # A zombie has ended; only its parent has not looked yet.
-    return found is None or found[0] in "ZX" or found[1] != match["start"]
+    return found[0] in "ZX" or found[1] != match["start"]
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """A process's state letter and its start time in clock ticks; None if there is none."""
+    """A process's state letter and its start time in clock ticks; None if they cannot be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -48,6 +52,16 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
     # The name of the program stands in parentheses and may hold anything.
     fields = stat.rpartition(")")[2].split()
     return fields[0], fields[19]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @cache

@@ -14,15 +14,17 @@ from optuna.trial import FrozenTrial
 
 from hpo import space
 from hpo.definition import StudyDefinition
+from hpo.errors import TrainingError
 from hpo.search import records
 from hpo.search.entry import Entry, Place
+from hpo.search.halt import halted
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.study import (
+    SURPLUS,
     build_sampler,
     find_finished_twin,
     find_trial_of_slot,
     resume_trial,
-    retire,
     start_trial,
     trial_seed,
 )
@@ -30,6 +32,7 @@ from hpo.search.telling import Teller
 from hpo.search.troubles import TROUBLES, Troubles
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.devices import device_name
+from hpo.training.fit import ending_of
 from hpo.training.population import Member
 from hpo.training.streams import derive_seed
 from hpo.training.task import Task
@@ -77,6 +80,8 @@ class Intake:
         Args:
             batch_size: that of the stream which a fresh trial is to join; None leaves it free.
         """
+        if (reason := halted(self._study)) is not None:
+            raise TrainingError(reason)
         while not self._stopping() and (
             claimed := self._ledger.claim(self._study._study_id, self._holder, 1, self._lease)
         ):
@@ -96,6 +101,8 @@ class Intake:
     def _begin(self, slot: Slot, batch_size: int | None) -> Entry | None:
         # Nobody has held a fresh slot, so there is no trial to look for.
         bound = None if slot.fresh else find_trial_of_slot(self._study, slot)
+        if bound is not None and SURPLUS in bound.user_attrs:
+            bound = None
         if bound is not None and bound.state.is_finished():
             # Told by a worker that died before it could mark the slot.
             self._teller.settle(slot)
@@ -105,12 +112,12 @@ class Intake:
             trial = start_trial(self._study, slot.id, sampler)
         else:
             trial = resume_trial(self._study, bound._trial_id, sampler)
-        if slot.trial_id is None:
+        if slot.trial_id != trial._trial_id:
             try:
                 slot = self._ledger.assign(slot, trial._trial_id)
             except LostLease:
-                # This worker froze for longer than its lease, and the slot has another trial.
-                retire(self._study, trial._trial_id, "its worker had lost its slot")
+                # This worker froze for longer than its lease. Whoever has the slot may have found
+                # the trial and gone on with it; if not, `repair` retires it.
                 return None
         return self._entry(slot, trial, bound)
 
@@ -165,6 +172,12 @@ class Intake:
         """Whether a trial is to be trained; one that needs no training is told."""
         if entry.troubles.verdict is not None:
             self._teller.fail(entry, entry.troubles.verdict)
+            return False
+        history = entry.member.history
+        ending = ending_of(entry.member, history.records[-1]) if history.records else None
+        if ending is not None:
+            # Its worker had trained it to the end, and ended before that could be told.
+            self._teller.end(entry, ending)
             return False
         # One that was taken over has trained already; its own outcome counts.
         twin = None if entry.begun else find_finished_twin(self._study, entry.trial.params)

@@ -24,7 +24,7 @@ class LeaseKeeper:
     set when a slot that this process claimed is no longer its own.
 
     Attributes:
-        lost: set once `lost_slots()` is not empty.
+        lost: set once a slot was lost.
     """
 
     def __init__(self, ledger: Ledger, holder: str, lease: float) -> None:
@@ -32,7 +32,6 @@ class LeaseKeeper:
         self._ledger = ledger
         self._holder = holder
         self._lease = lease
-        self._lost_slots: set[int] = set()
         self._stop = threading.Event()
         self._since = 0.0  # when renewals began to fail; 0 while they work
         self._told = False
@@ -45,11 +44,14 @@ class LeaseKeeper:
     def __exit__(self, *_: object) -> None:
         # A renewal that hangs on a dead connection must not keep a worker from leaving.
         self._stop.set()
-        self._thread.join(timeout=1.0)
+        self._thread.join(timeout=0.3)
 
     def lost_slots(self) -> frozenset[int]:
-        """The ids of the slots that others took over; the work on their trials is void."""
-        return frozenset(self._lost_slots)
+        """The ids of the slots that others took over; the work on their trials is void.
+
+        A slot that this holder claims anew is its own again.
+        """
+        return self._ledger.lost(self._holder)
 
     def _run(self) -> None:
         while not self._stop.wait(
@@ -76,7 +78,6 @@ class LeaseKeeper:
         before = self._ledger.believed(self._holder)
         renewed = self._ledger.renew(self._holder, self._lease)
         lost = (before - renewed) & self._ledger.believed(self._holder)
-        if lost - self._lost_slots:
+        if self._ledger.lose(self._holder, lost):
             _log.warning("%d trial(s) were taken over by another worker", len(lost))
-            self._lost_slots |= lost
             self.lost.set()

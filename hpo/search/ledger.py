@@ -56,6 +56,7 @@ class Ledger:
         self._say = statements(sqlite=self._sqlite)
         self._mine: dict[str, set[int]] = {}
         self._leaving: dict[str, set[int]] = {}
+        self._lost: dict[str, set[int]] = {}
         self._mine_lock = threading.Lock()
         if self.version() != tables.VERSION:
             self._migrate()
@@ -76,7 +77,7 @@ class Ledger:
     def set_budget(self, study_id: int, slots: int) -> int:
         """Give a study `slots` slots in total, and return how many it has then.
 
-        Rows are added, or taken away where no trial was bound and nobody ever claimed them; so
+        Rows are added, or taken away where no trial was bound and nobody holds them; so
         a smaller budget cannot undo what is done or in progress.
         """
         return self._patience(lambda: self._set_budget(study_id, slots))
@@ -93,8 +94,10 @@ class Ledger:
         if most < 1:
             return []
         slots = self._patience(lambda: self._claim(study_id, holder, most, lease))
+        claimed = {slot.id for slot in slots}
         with self._mine_lock:
-            self._mine.setdefault(holder, set()).update(slot.id for slot in slots)
+            self._mine.setdefault(holder, set()).update(claimed)
+            self._lost.setdefault(holder, set()).difference_update(claimed)
         return slots
 
     def assign(self, slot: Slot, trial_id: int) -> Slot:
@@ -179,27 +182,33 @@ class Ledger:
         with self._mine_lock:
             return frozenset(self._mine.get(holder, ()))
 
+    def lose(self, holder: str, slots: Iterable[int]) -> bool:
+        """Note that others have slots of this holder; returns whether that is news."""
+        with self._mine_lock:
+            lost = self._lost.setdefault(holder, set())
+            news = set(slots) - lost
+            lost |= news
+            return bool(news)
+
+    def lost(self, holder: str) -> frozenset[int]:
+        """The ids of the slots that this holder has lost and not claimed again."""
+        with self._mine_lock:
+            return frozenset(self._lost.get(holder, ()))
+
     def _set_budget(self, study_id: int, slots: int) -> int:
+        unused = sa.and_(~_row.done, _row.trial_id.is_(None), _row.holder.is_(None))
         with self._write() as connection:
             if not self._sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(tables.LOCK, study_id)))
             rows = connection.execute(
-                sa.select(
-                    _row.id,
-                    _row.number,
-                    sa.and_(
-                        ~_row.done,
-                        _row.trial_id.is_(None),
-                        _row.holder.is_(None),
-                    ).label("unused"),
-                )
+                sa.select(_row.id, _row.number, unused.label("unused"))
                 .where(_row.study_id == study_id)
                 .order_by(_row.number.desc())
             ).all()
             surplus = [row.id for row in rows if row.unused][: max(0, len(rows) - slots)]
             # Claimed since they were read (PostgreSQL): then they are somebody's, and stay.
             gone = connection.execute(
-                sa.delete(tables.slots).where(_row.id.in_(surplus), _row.holder.is_(None))
+                sa.delete(tables.slots).where(_row.id.in_(surplus), unused)
             ).rowcount
             taken = {row.number for row in rows}
             numbers = [number for number in range(slots) if number not in taken]

@@ -35,7 +35,8 @@ from hpo.training.task import Task
 __all__ = ["Limits", "SearchCrew"]
 
 _log = logging.getLogger(__name__)
-_LEAVING_SECONDS = 3.0  # a worker that was told to stop leaves within 5 s
+_LEAVING_SECONDS = 2.5  # a worker that was told to stop leaves within 5 s
+_CLOSING_SECONDS = 30.0
 
 
 @dataclass
@@ -138,12 +139,14 @@ class SearchCrew:
 
     def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
         """Send members whose population is lost again, fewer at a time or alone; or give up."""
-        alone = len(members) == 1
+        # An exception comes out of one population; memory is what all of them take together.
+        company = len(self._entries) if mishap.memory else len(members)
+        alone = company == 1
         if mishap.memory and not alone:
-            self._limits.members = len(members) // 2
+            self._limits.members = company // 2
             _log.warning(
                 "%d trials side by side ran %s; going on with %d at a time",
-                *(len(members), mishap.reason, self._limits.members),
+                *(company, mishap.reason, self._limits.members),
             )
         else:
             _log.warning("trial %s: %s", ", ".join(str(m.key) for m in members), mishap.reason)
@@ -156,10 +159,14 @@ class SearchCrew:
             if entry.troubles.verdict is not None:
                 self._teller.fail(entry, entry.troubles.verdict)
                 continue
-            entry.trial.set_user_attr(TROUBLES, entry.troubles.to_dict())
             entry.company = entry.company and mishap.memory
-            self._intake.renew(entry)
-            self._waiting.append(entry)
+            try:
+                entry.trial.set_user_attr(TROUBLES, entry.troubles.to_dict())
+                self._intake.renew(entry)
+            except UpdateFinishedTrialError:
+                self._teller.drop(entry)
+            else:
+                self._waiting.append(entry)
 
     def rested(self, populations: Sequence[Population]) -> None:
         """Put members by, as often as that takes a small part of the time."""
@@ -176,9 +183,10 @@ class SearchCrew:
         except Exception as error:  # noqa: BLE001 (the reason for leaving matters more)
             _log.warning("not every trial could be saved: %s", error)
 
-    def close(self) -> None:
-        """Let what is being written come to its end."""
-        self._checkpoints.close(_LEAVING_SECONDS)
+    def close(self, *, hurry: bool) -> None:
+        """Let what is being written come to its end, unless there is no time for that."""
+        self._checkpoints.close(0.2 if hurry else _CLOSING_SECONDS)
+        self._teller.close()
 
     def _next(self) -> Entry | None:
         """The next trial to train, out of those that wait or out of the ledger."""

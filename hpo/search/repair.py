@@ -5,17 +5,19 @@ Nothing of it can happen twice: a result is told, a slot done, and a trial retir
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import optuna
 import sqlalchemy as sa
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.spool import Result, Spool
 from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
-from hpo.search.study import SLOT, load, retire, surplus_trials
+from hpo.search.study import SLOT, SURPLUS, load, retire, surplus_trials
 from hpo.search.telling import tell
 from hpo.training.checkpoints import Checkpoints
 
@@ -61,20 +63,20 @@ def repair(storage: Storage, study_name: str) -> Repaired:
 
 def _replay(study: optuna.Study, spool: Spool, result: Result) -> bool:
     """Tell a result that its worker could not; returns whether it counted."""
-    if result.study != study.study_name:
-        return False
     try:
         trial = study._storage.get_trial(result.trial_id)
-    except KeyError:  # the study was deleted, and another one has its name
-        spool.drop(result.trial_id)
+    except KeyError:  # its study was deleted
+        spool.discard(result.trial_id)
         return False
+    if result.study != study.study_name:
+        return False  # it waits for somebody who is at that study
     own = trial.user_attrs.get(SLOT) == result.slot_id and trial.number == result.number
     told = (
         own
         and not trial.state.is_finished()
         and tell(study, result, trial.intermediate_values.keys())
     )
-    spool.drop(result.trial_id)
+    spool.discard(result.trial_id)
     return told
 
 
@@ -98,7 +100,7 @@ def _settle(storage: Storage, study: optuna.Study) -> int:
         for row in storage.ledger.slots(study._study_id)
         if row.trial_id is not None
         and not (row.done or row.live)
-        and study._storage.get_trial(row.trial_id).state.is_finished()
+        and _is_told(study._storage.get_trial(row.trial_id))
     ]
     return storage.ledger.settle(finished)
 
@@ -112,5 +114,10 @@ def _retire(storage: Storage, study: optuna.Study) -> int:
     ids = surplus()
     ids &= surplus() if ids else set()
     for trial_id in sorted(ids):
-        retire(study, trial_id, "no slot of the budget knows it")
+        with contextlib.suppress(UpdateFinishedTrialError):  # somebody else has just done it
+            retire(study, trial_id, "no slot of the budget knows it")
     return len(ids)
+
+
+def _is_told(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and SURPLUS not in trial.user_attrs

@@ -8,6 +8,7 @@ workers gather at the oldest study, and none stands idle while any study has wor
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.storages._rdb import models
 
+from hpo.data import fetch
 from hpo.definition import StudyDefinition
 from hpo.errors import DataError, TrainingError, UsageError
 from hpo.search import tables
 from hpo.search.storage import Storage
-from hpo.search.study import load
+from hpo.search.study import exists, load
 from hpo.search.telling import Watcher
 from hpo.search.worker import WorkerOptions, run_worker
+from hpo.training.mishaps import DeviceLost
 from hpo.training.task import Split, prepare
 
 __all__ = ["OpenStudy", "WatcherOf", "open_studies", "serve_all", "serve_one"]
@@ -75,7 +78,9 @@ def serve_one(
         StorageError, FileError: the database refuses.
     """
     study, definition = load(storage, name)
-    data = prepare(definition)
+    data = _prepare(definition, stopping)
+    if data is None:
+        return False
     served = OpenStudy(study._study_id, name)
     visit = _Visit(storage, served, stopping, stays=True)
     visit.watcher = watch(name, definition)
@@ -182,7 +187,7 @@ class _Server:
                 # Optuna's word for a trial that is no more: the study is another one of its name.
                 self._refuse(study, "its trials have vanished")
                 self._open_anew()
-            elif isinstance(error, _NOT_HERE):
+            elif isinstance(error, _NOT_HERE) and not isinstance(error, DeviceLost):
                 self._refuse(study, str(error))
             else:
                 raise
@@ -198,15 +203,19 @@ class _Server:
     def _visit(self, study: OpenStudy, visit: _Visit) -> None:
         found, definition = load(self._storage, study.name)
         data = self._prepare(definition)
+        if data is None:
+            return
         visit.watcher = self._watch(study.name, definition)
         run_worker(self._storage, found, definition, data, self._options, visit, visit.is_over)
 
-    def _prepare(self, definition: StudyDefinition) -> Split:
+    def _prepare(self, definition: StudyDefinition) -> Split | None:
         """The study's data; that of the last study is kept, the one before it is let go."""
         text = definition.to_json()
         if self._data is None or self._data[0] != text:
             self._data = None
-            self._data = (text, prepare(definition))
+            if (data := _prepare(definition, self._stopping)) is None:
+                return None
+            self._data = (text, data)
         return self._data[1]
 
     def _refuse(self, study: OpenStudy, reason: str) -> None:
@@ -278,8 +287,28 @@ class _Visit:
 
 
 def _exists(storage: Storage, study: OpenStudy) -> bool:
-    """Whether the database still has the study; SQLite uses the number of a deleted one again."""
-    query = sa.select(_studies.study_id).where(
-        _studies.study_id == study.id, _studies.study_name == study.name
-    )
-    return bool(storage.rows(query))
+    return exists(storage, study.id, study.name)
+
+
+def _prepare(definition: StudyDefinition, stopping: Callable[[], bool]) -> Split | None:
+    """The study's data; None if there was a stop while it was fetched.
+
+    Fetching may take minutes, so it has a thread, and is left there when it is time to go.
+    """
+    problems: list[Exception] = []
+
+    def get() -> None:
+        try:
+            fetch(definition.dataset.name)
+        except Exception as error:  # noqa: BLE001 (it is raised below)
+            problems.append(error)
+
+    fetching = threading.Thread(target=get, name="hpo-fetch", daemon=True)
+    fetching.start()
+    while fetching.is_alive():
+        if stopping():
+            return None
+        fetching.join(_SHORTEST_WAIT)
+    if problems:
+        raise problems[0]
+    return prepare(definition)

@@ -3,7 +3,7 @@
 A result is written here, whole and forced to the disk, before the database hears of it, and
 removed when it has. So it survives a database that is away at that moment together with a worker
 that is killed while it waits. Whoever works on the same database from the same folder next tells
-it (`telling.replay`).
+it (`repair`).
 
 Each file is locked by the process that will tell it; the lock ends with the process, also by
 kill -9, and in another container that shares the folder.
@@ -89,10 +89,23 @@ class Spool:
             fcntl.flock(self._locks[result.trial_id], fcntl.LOCK_EX)
 
     def drop(self, trial_id: int) -> None:
-        """Forget a result: the database has it, or has no use for it."""
+        """Forget a result that was put here: the database has it, or has no use for it.
+
+        One that another process has put there since is left.
+        """
+        if trial_id in self._locks:
+            self.discard(trial_id)
+            self._unlock(trial_id)
+
+    def discard(self, trial_id: int) -> None:
+        """Remove a result, whoever has put it there."""
         with contextlib.suppress(OSError):
             self._path(trial_id).unlink(missing_ok=True)
-        self._unlock(trial_id)
+
+    def close(self) -> None:
+        """Leave what was not told to whoever comes next."""
+        for trial_id in list(self._locks):
+            self._unlock(trial_id)
 
     def abandoned(self) -> Iterator[Result]:
         """Results of processes that ended before they could tell them.

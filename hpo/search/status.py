@@ -96,11 +96,16 @@ def read_standing(storage: Storage, study: optuna.Study) -> Standing:
     """How far a study is now.
 
     Raises:
+        UsageError: the study was deleted.
         StorageError, FileError: the database refuses.
     """
     with storage.guard():
         counts = storage.ledger.counts(study._study_id)
-        reason = halted(study)
+        try:
+            reason = halted(study)
+        except KeyError:
+            message = f"{storage.address.shown}: study `{study.study_name}` was deleted meanwhile"
+            raise UsageError(message) from None
     best = storage.rows(_best(study))
     value = best[0].value if best else None
     return Standing(counts.budget, counts.done, counts.held, value, reason)

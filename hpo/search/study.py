@@ -18,9 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+import sqlalchemy as sa
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo import space
@@ -42,6 +44,7 @@ __all__ = [
     "build_sampler",
     "create_or_resume",
     "direction",
+    "exists",
     "find_finished_twin",
     "find_trial_of_slot",
     "is_judged",
@@ -68,6 +71,7 @@ SamplerOf = Callable[[int], BaseSampler]
 `lambda number: build_sampler(definition, trial_seed(definition.search.seed, number))`."""
 
 _MOST_DIFFERENCES = 8
+_studies = models.StudyModel
 
 
 def create_or_resume(storage: Storage, definition: StudyDefinition, name: str) -> optuna.Study:
@@ -120,6 +124,14 @@ def names(storage: Storage) -> list[str]:
     """The studies that the database holds, oldest first."""
     with storage.guard():
         return optuna.get_all_study_names(storage.optuna)
+
+
+def exists(storage: Storage, study_id: int, name: str) -> bool:
+    """Whether the database still has the study; SQLite uses the number of a deleted one again."""
+    query = sa.select(_studies.study_id).where(
+        _studies.study_id == study_id, _studies.study_name == name
+    )
+    return bool(storage.rows(query))
 
 
 def direction(definition: StudyDefinition) -> Literal["maximize", "minimize"]:

@@ -16,10 +16,9 @@ from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.search import records
 from hpo.search.entry import Entry
-from hpo.search.halt import halt
+from hpo.search.halt import halt, judged
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.spool import Result, Spool
-from hpo.search.study import SURPLUS
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending
 from hpo.training.history import History
@@ -149,6 +148,10 @@ class Teller:
         with contextlib.suppress(LostLease):
             self._ledger.finish(slot)
 
+    def close(self) -> None:
+        """Leave what could not be told to whoever comes next."""
+        self._spool.close()
+
     def _put(
         self,
         entry: Entry,
@@ -200,11 +203,7 @@ class Teller:
         self._spool.drop(trial_id)
 
     def _stop_if_too_many_fail(self) -> None:
-        trials = [
-            trial
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state.is_finished() and SURPLUS not in trial.user_attrs
-        ]
+        trials = judged(self._study)
         failed = [trial for trial in trials if trial.state == TrialState.FAIL]
         share = self._definition.search.max_failed
         if len(trials) < _FEW or len(failed) <= share * len(trials):

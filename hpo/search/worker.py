@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import optuna
 
 from hpo.definition import StudyDefinition
-from hpo.errors import TrainingError
+from hpo.errors import UsageError
 from hpo.search.berths import Berths
-from hpo.search.halt import halted
 from hpo.search.intake import Intake
 from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import Ledger, holder_name
@@ -22,6 +21,7 @@ from hpo.search.repair import repair
 from hpo.search.spool import Spool
 from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
+from hpo.search.study import exists
 from hpo.search.telling import Teller, Watcher
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.checkpoints import Checkpoints
@@ -86,8 +86,6 @@ def run_worker(
         try:
             repair(storage, study.study_name)
             while True:
-                if (reason := halted(study)) is not None:
-                    raise TrainingError(reason)
                 fit(crew, data.validation, stopping)
                 counts = ledger.counts(study._study_id)
                 if counts.done >= counts.budget:
@@ -100,14 +98,21 @@ def run_worker(
                     return False
         except Stopped:
             return False
+        except KeyError:
+            if exists(storage, study._study_id, study.study_name):
+                raise
+            raise UsageError(
+                f"{storage.address.shown}: study `{study.study_name}` was deleted meanwhile"
+            ) from None
         except Exception:
             # A database that is away is no reason not to stop; leases run out by themselves.
             if stopping():
                 return False
             raise
         finally:
+            # First what the next holder goes on from, then the trials themselves.
+            crew.close(hurry=stopping())
             _part(ledger, holder)
-            crew.close()
 
 
 def build_crew(

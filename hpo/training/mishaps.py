@@ -18,7 +18,7 @@ import torch
 from hpo.errors import TrainingError
 from hpo.training.population import Stopped
 
-__all__ = ["Mishap", "attempt"]
+__all__ = ["DeviceLost", "Mishap", "attempt"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ _DEVICE_IS_LOST = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_REASON = 300
+
+
+class DeviceLost(TrainingError):  # noqa: N818 (named as what happened)
+    """Nothing can be trained in this process any more."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def attempt(work: Callable[[], None]) -> Mishap | None:
 
     Raises:
         Stopped: the work was asked to stop, which is no mishap.
-        TrainingError: the device is lost; this process cannot go on, another one can.
+        DeviceLost: this process cannot go on, another one can.
     """
     try:
         work()
@@ -77,7 +81,7 @@ def attempt(work: Callable[[], None]) -> Mishap | None:
 def _read(error: Exception) -> Mishap:
     lines = str(error).strip().splitlines() or [""]
     if _DEVICE_IS_LOST.search(str(error)):
-        raise TrainingError(
+        raise DeviceLost(
             f"the device is lost ({lines[0][:_LONGEST_REASON]}); start the worker again"
         ) from None
     short = isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(

@@ -1,0 +1,273 @@
+"""Workers that meet at one trial: whoever is late lets go, and nothing is told twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+
+import hpo.search.berths
+import hpo.search.worker
+from hpo.definition import StudyDefinition, load_definition
+from hpo.errors import TrainingError
+from hpo.search.halt import halt, lift
+from hpo.search.holder import holder_name
+from hpo.search.lease_keeper import LeaseKeeper
+from hpo.search.ledger import Slot
+from hpo.search.objective import SearchCrew
+from hpo.search.repair import repair
+from hpo.search.spool import Result, Spool
+from hpo.search.state_folder import state_folder
+from hpo.search.status import read_status
+from hpo.search.storage import Storage, open_storage
+from hpo.search.study import create_or_resume, load, retire, start_trial
+from hpo.search.worker import WorkerOptions, build_crew, run_worker
+from hpo.training.fit import Ending
+from hpo.training.history import EpochRecord
+from hpo.training.population import Member, Population
+from hpo.training.task import Split, prepare
+
+STUDY = """
+dataset: {name: digits}
+model: {mlp: {layers: 1, width: {int: [16, 64]}}}
+optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
+training: {batch_size: {choice: [32, 64]}, epochs: 3}
+search: {trials: 3, sampler: random, pruner: none}
+"""
+ALONE = WorkerOptions(population=1)
+OTHER = "elsewhere:1:1-abc-1-x"
+
+
+class Watcher:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+        self.told: list[int] = []
+
+    def epoch(self, *_: float) -> None:
+        self.epochs += 1
+
+    def finished(self, number: int, *_: object) -> None:
+        self.told.append(number)
+
+    def waiting(self) -> None:
+        pass
+
+
+class Search:
+    """A study with a budget, and workers of it in this process."""
+
+    def __init__(self, storage: Storage, definition: StudyDefinition, data: Split) -> None:
+        self.storage, self.definition, self.data = storage, definition, data
+        self.study = create_or_resume(storage, definition, "s")
+        storage.ledger.set_budget(self.study._study_id, definition.search.trials)
+
+    def run(
+        self,
+        watcher: Watcher,
+        options: WorkerOptions = ALONE,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        given = (self.storage, self.study, self.definition, self.data, options)
+        return run_worker(*given, watcher=watcher, stopping=stopping)
+
+    def crew(self, storage: Storage, holder: str) -> SearchCrew:
+        study, _ = load(storage, "s")
+        return build_crew(
+            *(storage, study, self.definition, self.data, ALONE, holder),
+            watcher=Watcher(),
+            lost=frozenset,
+            stopping=lambda: False,
+        )
+
+    def change(self, **values: object) -> None:
+        """Change every slot that is not done, behind everybody's back."""
+        slots = sa.table("hpo_slots", *(sa.column(name) for name in ("done", *values)))
+        with self.storage.engine.begin() as connection:
+            connection.execute(sa.update(slots).where(~slots.c.done).values(**values))
+
+
+@pytest.fixture
+def search(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
+    (tmp_path / "s.yaml").write_text(STUDY)
+    definition = load_definition(tmp_path / "s.yaml")
+    return Search(storage, definition, prepare(definition))
+
+
+def test_a_slot_that_was_lost_and_claimed_again_is_its_holders_own(search: Search) -> None:
+    ledger, study_id = search.storage.ledger, search.study._study_id
+    (slot,) = ledger.claim(study_id, OTHER, 1, 600.0)
+    with LeaseKeeper(ledger, OTHER, 0.2) as keeper:
+        search.change(holder="somebody:1:1-abc-1-y", expires=1e12)
+        assert keeper.lost.wait(10)
+        assert keeper.lost_slots() == {slot.id}
+        ledger.release(OTHER, [slot])
+        search.change(holder=None, expires=None)
+        (again,) = ledger.claim(study_id, OTHER, 1, 600.0)
+        assert again.id == slot.id
+        assert keeper.lost_slots() == frozenset()
+
+
+def test_a_worker_that_lost_its_trial_and_got_it_back_finishes_it(search: Search) -> None:
+    class Robbed(Watcher):
+        def epoch(self, *_: float) -> None:
+            super().epoch()
+            if self.epochs == 1:
+                search.change(holder=OTHER, expires=1e12)
+                time.sleep(1.0)  # for the keeper to notice
+                back = {"holder": None, "expires": None}
+                threading.Timer(0.5, lambda: search.change(**back)).start()
+
+    watcher = Robbed()
+    start = time.monotonic()
+    options = WorkerOptions(population=1, lease=1.0)
+    assert search.run(watcher, options, lambda: time.monotonic() - start > 60)
+    assert sorted(watcher.told) == [0, 1, 2]
+    assert watcher.epochs <= 3 * 3 + 3  # what was lost is trained once more, not for ever
+
+
+def test_a_trial_is_not_retired_that_another_worker_has_found(
+    search: Search, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker freezes between creating a trial and binding it; another goes on with the trial."""
+    ledger = search.storage.ledger
+    assign = ledger.assign
+    found: list[int] = []
+
+    def late(slot: Slot, trial_id: int) -> Slot:
+        if not found:
+            search.change(expires=0.0)
+            with open_storage(url) as other:
+                crew = search.crew(other, holder_name())
+                ((_, (member,)),) = crew.admit([])
+                found.append(member.key)
+        return assign(slot, trial_id)
+
+    monkeypatch.setattr(ledger, "assign", late)
+    crew = search.crew(search.storage, holder_name())
+    assert [member.key for _, members in crew.admit([]) for member in members] != found
+    monkeypatch.undo()
+    search.change(holder=None, expires=None)
+    assert search.run(Watcher())
+    repair(search.storage, "s")
+    status = read_status(search.storage, "s")
+    assert (status.complete, status.failed, status.budget) == (3, 0, 3)
+
+
+def test_two_who_put_in_order_at_once_do_not_meet(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_trial(search.study, 999, lambda number: optuna.samplers.RandomSampler(number))
+
+    def twice(study: optuna.Study, trial_id: int, reason: str) -> None:
+        retire(study, trial_id, reason)
+        retire(study, trial_id, reason)
+
+    monkeypatch.setattr("hpo.search.repair.retire", twice)
+    assert repair(search.storage, "s").retired == 1
+    assert repair(search.storage, "s").retired == 0
+
+
+def test_who_takes_over_a_trial_that_was_trained_to_its_end_only_tells_it(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = SearchCrew.report
+    broken: list[int] = []
+
+    def away(self: SearchCrew, member: Member, record: EpochRecord) -> None:
+        if record.epoch == 3 and not broken:
+            broken.append(member.key)
+            self._teller.put_by(self._entries[member.key], Ending.FINISHED)
+            raise TrainingError("the database is away, and stays away")
+        report(self, member, record)
+
+    monkeypatch.setattr(SearchCrew, "report", away)
+    with pytest.raises(TrainingError):
+        search.run(Watcher())
+    (result,) = Spool(_spool(search)).abandoned()
+    # Another worker of this machine that has put the study in order already.
+    monkeypatch.setattr(hpo.search.worker, "repair", lambda *_: None)
+    assert search.run(Watcher())
+    told = search.study.get_trials()[result.number]
+    assert told.value == result.value
+    assert sorted(told.intermediate_values) == [1, 2, 3]
+
+
+def test_what_a_worker_could_not_tell_is_told_by_the_next_in_its_process(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = hpo.search.telling.Teller._tell
+    told: list[int] = []
+
+    def once(self: hpo.search.telling.Teller, entry: hpo.search.entry.Entry) -> None:
+        tell(self, entry)
+        if not told:
+            told.append(entry.trial.number)
+            raise TrainingError("too many fail")
+
+    monkeypatch.setattr(hpo.search.telling.Teller, "_tell", once)
+    three = WorkerOptions(population=3)
+    with pytest.raises(TrainingError, match="too many"):
+        search.run(Watcher(), three)
+    spooled = {result.number: result.value for result in Spool(_spool(search)).abandoned()}
+    assert search.run(Watcher(), three)
+    for trial in search.study.get_trials():
+        assert sorted(trial.intermediate_values) == [1, 2, 3]
+        assert trial.value == spooled.get(trial.number, trial.value)
+
+
+def test_a_late_worker_does_not_remove_what_its_successor_put_by(tmp_path: Path) -> None:
+    result = Result("s", 0, 7, 1, "h", "COMPLETE", 0.5, {1: 0.5}, {})
+    late, successor = Spool(tmp_path), Spool(tmp_path)
+    successor.put(result)
+    late.drop(7)
+    successor.close()
+    assert [found.trial_id for found in late.abandoned()] == [7]
+
+
+def test_memory_is_short_of_all_populations_together(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[Population] = weakref.WeakSet()
+
+    class Greedy(Population):
+        """Two populations at a time are too much."""
+
+        def add(self, members: Collection[Member]) -> None:
+            alive.add(self)
+            super().add(members)
+
+        def run_epoch(self, *arguments: object) -> list[EpochRecord]:
+            if sum(len(population) > 0 for population in alive) > 1:
+                raise MemoryError
+            return super().run_epoch(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hpo.search.berths, "Population", Greedy)
+    assert search.run(Watcher(), WorkerOptions(population=3))
+    assert read_status(search.storage, "s").complete == 3
+
+
+def test_a_halt_is_heard_before_the_next_trial_begins(search: Search) -> None:
+    class Halting(Watcher):
+        def finished(self, number: int, *_: object) -> None:
+            super().finished(number)
+            halt(search.study, "enough")
+
+    watcher = Halting()
+    with pytest.raises(TrainingError, match="enough"):
+        search.run(watcher)
+    assert watcher.told == [0]
+    lift(search.study)
+    assert search.run(Watcher())
+
+
+def _spool(search: Search) -> Path:
+    return state_folder(search.storage.ledger.database_id) / "spool"
