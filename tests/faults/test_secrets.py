@@ -81,6 +81,7 @@ def _run(folder: Path, *arguments: str) -> tuple[int, str]:
 def test_f17_a_database_that_fails_keeps_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], url: str
 ) -> None:
+    monkeypatch.setattr("hpo.cli.workers.OUTAGE_SECONDS", 0.5)  # a worker waits for a server
     monkeypatch.setenv("HPO_STORAGE", url)
     by_environment = _run(tmp_path, *command, "--debug", "-v")
     monkeypatch.delenv("HPO_STORAGE")
