@@ -1,4 +1,4 @@
-"""Run every benchmark: `make bench`, or `python -m benchmarks [rate|products|control_plane]`.
+"""Run every benchmark: `make bench`, or `python -m benchmarks [rate|products|workers|control_plane]`.
 
 What follows the name of one benchmark is for that one: `control_plane --sizes 100,1000`.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import control_plane, machine, products, rate
+from benchmarks import control_plane, machine, products, rate, workers
 
-_BENCHMARKS = {"products": products.main, "rate": rate.main}
+_BENCHMARKS = {"products": products.main, "rate": rate.main, "workers": workers.main}
 _WITH_OPTIONS = {"control_plane": control_plane.main}
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pytest
 import sqlalchemy as sa
 import torch
 from optuna.storages import RDBStorage
@@ -148,7 +149,9 @@ def _print(database: str, size: int, found: dict[str, list[list[float]]]) -> Non
 @contextlib.contextmanager
 def _contestants(database: str, definition: StudyDefinition) -> Iterator[list[Contestant]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        state = stack.enter_context(tempfile.TemporaryDirectory(prefix="hpo-state-"))
+        environment.setenv("HPO_STATE", state)
         url = stack.enter_context(_sqlite() if database == "sqlite" else _postgres())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
