@@ -1,4 +1,4 @@
-"""Run every benchmark: `make bench`, or `python -m benchmarks [rate|products|workers|control_plane]`.
+"""Run every benchmark, or some: `python -m benchmarks [rate|products|workers|control_plane]`.
 
 What follows the name of one benchmark is for that one: `control_plane --sizes 100,1000`.
 """
