@@ -134,7 +134,10 @@ def test_an_exception_that_passes_costs_nobody_anything(place: Path) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_search_of_which_too_much_fails_stops_and_says_why(place: Path, workers: str) -> None:
     many = ("--trials", "60", "--set", "search.retries=0", "--workers", workers)
-    wild = ("--set", "optimizer={sgd: {lr: 1.0e+30}}")
+    wild = (
+        *("--set", "optimizer={sgd: {lr: {choice: [1.0e+30, 2.0e+30]}}}"),
+        *("--set", "model.mlp.widths=[16, 16]", "--set", "model.mlp.activation=relu"),
+    )
     stopped = hpo(place, "optimize", "--study", "quick", *wild, *many, expect=1)
     assert "search.max_failed" in stopped.stderr
     assert "diverged in epoch 1" in stopped.stderr
