@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 
-_REPEATS = 5
+_REPEATS = 3
 _TRIALS = 48
 _STUDY = """
 dataset: {name: fashion_mnist}
