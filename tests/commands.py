@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -10,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hpo.cli import main
 
 HPO = [sys.executable, "-m", "hpo"]
 
@@ -37,6 +41,18 @@ def hpo(
     assert result.returncode == expect, shown
     assert "Traceback" not in result.stderr, shown
     return result
+
+
+def run_here(folder: Path, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command in this process, and all that it says."""
+    said = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        code = main(arguments)
+    return code, said.getvalue()
 
 
 def start(folder: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
+from pathlib import Path
 
 import optuna
 import sqlalchemy as sa
 
 from hpo.errors import FileError, HpoError, StorageError
+from hpo.files import free_bytes
 from hpo.search.url import Address
 
 __all__ = ["driver_error", "explain"]
@@ -63,7 +64,7 @@ def _explain_sqlite(error: sqlite3.Error, address: Address) -> HpoError:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_TOOBIG):
         return FileError(
             f"{address.shown}: the disk refuses ({_first_line(error, address)}, "
-            f"{_free(address)}); make room, then run the same command again"
+            f"{free_bytes(address.path or Path('/'))}); make room, then run the same command again"
         )
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StorageError(
@@ -78,14 +79,6 @@ def _explain_sqlite(error: sqlite3.Error, address: Address) -> HpoError:
         f"{address.shown}: the database refuses ({_first_line(error, address)}); "
         "name another file or update hpo"
     )
-
-
-def _free(address: Address) -> str:
-    try:
-        stat = os.statvfs(address.path.parent if address.path else "/")
-    except OSError:
-        return "free space unknown"
-    return f"{stat.f_bavail * stat.f_frsize:,} bytes free"
 
 
 # What PostgreSQL or its client says (SQLSTATE and the message's first line), for a person.

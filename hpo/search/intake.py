@@ -95,8 +95,24 @@ class Intake:
         return None
 
     def renew(self, entry: Entry) -> None:
-        """Give a trial another member, which goes on from its last checkpoint or begins anew."""
-        self._ready(entry)
+        """Give a trial a member that stands where the last one was put by, or begins anew."""
+        old, number = entry.member, entry.trial.number
+        entry.judged = max(entry.reported, default=0)
+        entry.company = entry.company and not entry.troubles.suspect
+        snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
+        if snapshot is None:
+            entry.member = Member(number, old.config, old.seed, old.metric)
+            if "stream" in entry.origin:
+                entry.place = Place(entry.origin["stream"], entry.origin["joined"])
+            return
+        entry.member = Member.restored(number, snapshot)
+        entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
+        _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
+        for record in entry.member.history.records:
+            # Trained, but its worker ended before the database heard of it.
+            if record.epoch not in entry.reported and not record.diverged:
+                entry.trial.report(entry.member.history.value(record), record.epoch)
+                entry.reported.add(record.epoch)
 
     def _begin(self, slot: Slot, batch_size: int | None) -> Entry | None:
         # Nobody has held a fresh slot, so there is no trial to look for.
@@ -145,28 +161,8 @@ class Intake:
         if slot.taken_over:
             entry.troubles = entry.troubles.after_death(max(entry.reported, default=0))
             trial.set_user_attr(TROUBLES, entry.troubles.to_dict())
-        self._ready(entry)
+        self.renew(entry)
         return entry
-
-    def _ready(self, entry: Entry) -> None:
-        """Give a trial that has begun a member that stands where the last one was put by."""
-        old, number = entry.member, entry.trial.number
-        entry.judged = max(entry.reported, default=0)
-        entry.company = entry.company and not entry.troubles.suspect
-        snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
-        if snapshot is None:
-            entry.member = Member(number, old.config, old.seed, old.metric)
-            if "stream" in entry.origin:
-                entry.place = Place(entry.origin["stream"], entry.origin["joined"])
-            return
-        entry.member = Member.restored(number, snapshot)
-        entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
-        _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
-        for record in entry.member.history.records:
-            # Trained, but its worker ended before the database heard of it.
-            if record.epoch not in entry.reported:
-                entry.trial.report(entry.member.history.value(record), record.epoch)
-                entry.reported.add(record.epoch)
 
     def _is_to_train(self, entry: Entry) -> bool:
         """Whether a trial is to be trained; one that needs no training is told."""

@@ -104,8 +104,7 @@ class SearchCrew:
                 continue
             count, used = count + 1, used + size
             joining.setdefault(population, []).append(entry.member)
-        # By number, so that those who come back together lie as they lay.
-        return [(p, sorted(members, key=lambda m: m.key)) for p, members in joining.items()]
+        return joining.items()
 
     def report(self, member: Member, record: EpochRecord) -> None:
         """Write the epoch's value, once, also when the trial was taken over and trains anew."""
@@ -124,8 +123,7 @@ class SearchCrew:
     def prunes(self, member: Member) -> bool:
         """Whether the study's pruner ends the trial, or another worker has it."""
         entry = self._entries[member.key]
-        entry.lost = entry.lost or entry.slot.id in self._lost()
-        if entry.lost:
+        if self._is_lost(entry):
             return True
         epoch = len(member.history.records)
         # What it was judged by before, in these hands or others, it is not judged by again.
@@ -152,7 +150,7 @@ class SearchCrew:
             _log.warning("trial %s: %s", ", ".join(str(m.key) for m in members), mishap.reason)
         for member in sorted(members, key=lambda member: member.key):
             entry = self._entries.pop(member.key)
-            if entry.lost or entry.slot.id in self._lost():
+            if self._is_lost(entry):
                 self._teller.drop(entry)
                 continue
             entry.troubles = entry.troubles.after(mishap, alone=alone, retries=self._retries)
@@ -192,10 +190,14 @@ class SearchCrew:
         """The next trial to train, out of those that wait or out of the ledger."""
         while self._waiting:
             entry = self._waiting.popleft()
-            if entry.slot.id not in self._lost():
+            if not self._is_lost(entry):
                 return entry
             self._teller.drop(entry)
         return self._intake.next(self._berths.batch_size)
+
+    def _is_lost(self, entry: Entry) -> bool:
+        entry.lost = entry.lost or entry.slot.id in self._lost()
+        return entry.lost
 
     def _guarded(self) -> bool:
         """Whether somebody trains who may take its process down, and so trains alone."""

@@ -21,6 +21,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from hpo.search.explain import driver_error
+from hpo.search.waiting import stopped_within
 
 __all__ = ["Patience", "is_contention", "is_transient"]
 
@@ -31,7 +32,6 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _LONGEST_TURN = 1.0  # between tries to get what others hold and soon let go
 _QUIET_SECONDS = 10.0  # for which waiting one's turn is nothing to speak of
-_STOP_SECONDS = 0.05
 
 
 class Patience:
@@ -97,7 +97,7 @@ class Patience:
                     # A try that has waited for its turn (SQLite's do) is a pause, too.
                     ceiling = max(0.0, ceiling - (now - tried))
                 pause = random.uniform(0, ceiling)  # noqa: S311
-                if self._stopped_within(min(pause, left)):
+                if stopped_within(min(pause, left), self.stopping):
                     raise
             else:
                 if self._since is not None:
@@ -124,16 +124,6 @@ class Patience:
                 lasted = time.monotonic() - self._since
                 _log.warning("the database answers again, after %.1f s", lasted)
             self._since = self._last = None
-
-    def _stopped_within(self, seconds: float) -> bool:
-        """Pause, but not beyond a stop; returns whether there was one."""
-        end = time.monotonic() + seconds
-        while not self.stopping():
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(left, _STOP_SECONDS))
-        return True
 
 
 def is_transient(error: BaseException) -> bool:

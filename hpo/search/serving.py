@@ -23,6 +23,7 @@ from hpo.search import tables
 from hpo.search.storage import Storage
 from hpo.search.study import exists, load
 from hpo.search.telling import Watcher
+from hpo.search.waiting import stopped_within
 from hpo.search.worker import WorkerOptions, run_worker
 from hpo.training.mishaps import DeviceLost
 from hpo.training.task import Split, prepare
@@ -156,7 +157,7 @@ class _Server:
                 told = True
             if idle is not None and time.monotonic() - busy >= idle:
                 return
-            self._wait(pause)
+            stopped_within(pause, self._stopping)
             pause = min(2 * pause, _LONGEST_WAIT)
 
     def _serve_next(self) -> bool:
@@ -223,11 +224,6 @@ class _Server:
         if known is None or known.reason != reason:
             _log.warning("study `%s` is left to other workers: %s", study.name, reason)
         self._refused[study.id] = _Refusal(reason, time.monotonic() + _REFUSED_SECONDS)
-
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self._stopping() and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _SHORTEST_WAIT))
 
 
 @dataclass(frozen=True)

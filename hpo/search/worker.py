@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
 from hpo.search.study import exists
 from hpo.search.telling import Teller, Watcher
+from hpo.search.waiting import stopped_within
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.checkpoints import Checkpoints
 from hpo.training.fit import fit
@@ -34,7 +34,7 @@ __all__ = ["DEFAULT_LEASE", "WorkerOptions", "build_crew", "run_worker"]
 
 _log = logging.getLogger(__name__)
 DEFAULT_LEASE = 60.0
-_LONGEST_WAIT = 2.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 2.0
 _PARTING_SECONDS = 1.5
 
 
@@ -94,7 +94,7 @@ def run_worker(
                 # Others hold the rest; should one of them die, its trials are ours.
                 watcher.waiting()
                 wait = ledger.next_expiry(study._study_id, holder)
-                if _sleep(min(wait or 0.0, _LONGEST_WAIT), stopping):
+                if stopped_within(min(max(wait or 0.0, _SHORTEST_WAIT), _LONGEST_WAIT), stopping):
                     return False
         except Stopped:
             return False
@@ -182,14 +182,3 @@ def _part(ledger: Ledger, holder: str) -> None:
     parting = threading.Thread(target=release, name="hpo-parting", daemon=True)
     parting.start()
     parting.join(_PARTING_SECONDS)
-
-
-def _sleep(seconds: float, stopping: Callable[[], bool]) -> bool:
-    """Wait, but not beyond a stop; returns whether there was one."""
-    end = time.monotonic() + max(seconds, 0.05)
-    while not stopping():
-        left = end - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(left, 0.05))
-    return True

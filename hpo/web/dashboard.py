@@ -31,7 +31,7 @@ from hpo.errors import FileError, HpoError, UsageError
 from hpo.search.identity import have_gone, identities
 from hpo.search.storage import Storage, open_storage
 from hpo.web.answers import refusal
-from hpo.web.door import LOOPBACK_NAMES, Door, Rules
+from hpo.web.door import LOOPBACK_NAMES, Door, Rules, is_address
 from hpo.web.keys import Keys
 
 __all__ = ["Options", "Pages", "serve"]
@@ -241,20 +241,12 @@ def _hosts(options: Options, place: _Place) -> frozenset[str]:
     found = {*LOOPBACK_NAMES, options.host.strip("[]").lower(), place.address.lower()}
     for name in options.allow_hosts:
         bare = name.strip("[]").rstrip(".").lower()
-        if not _NAME.fullmatch(bare) and not _is_address(bare):
+        if not _NAME.fullmatch(bare) and not is_address(bare):
             raise UsageError(
                 f"--allow-host {name}: this is no host name; write it without http:// and port"
             )
         found.add(bare)
     return frozenset(found)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 # --- the server

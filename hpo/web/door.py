@@ -24,7 +24,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from hpo.web.answers import LOGIN_POLICY, Answer, login_page, moved, refusal
 from hpo.web.keys import SESSION_SECONDS, Keys, Throttled
 
-__all__ = ["LOOPBACK_NAMES", "Door", "Rules"]
+__all__ = ["LOOPBACK_NAMES", "Door", "Rules", "is_address"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -127,7 +127,7 @@ class Door:
     def _knows_host(self, header: str) -> bool:
         match = _HOST.fullmatch(header)
         name = match[1].strip("[]").rstrip(".").lower() if match else ""
-        return name in self._rules.hosts or (self._rules.any_address and _is_address(name))
+        return name in self._rules.hosts or (self._rules.any_address and is_address(name))
 
     def _ask(self, environ: WSGIEnvironment, path: str, keys: Keys) -> Answer | None:
         """None for whoever has shown the token."""
@@ -216,7 +216,8 @@ def _retry(throttled: Throttled) -> tuple[str, str]:
     return ("Retry-After", str(throttled.seconds))
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Whether a host is written as a number."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

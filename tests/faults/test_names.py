@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo import studies
-from hpo.cli import main
 from hpo.cli.app import app
 from hpo.errors import UsageError
-from tests.commands import hpo
+from tests.commands import hpo, run_here
 
 BAD_NAMES = [
     "../x",
@@ -78,14 +75,8 @@ def _paths(folder: Path) -> list[Path]:
 
 def _code(folder: Path, *arguments: str) -> int:
     """The exit code of a command in this process, whose words go nowhere."""
-    said = io.StringIO()
-    with (
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
-    ):
-        code = main(arguments)
-    assert "Traceback" not in said.getvalue()
+    code, said = run_here(folder, *arguments)
+    assert "Traceback" not in said
     return code
 
 

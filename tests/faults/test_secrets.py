@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import subprocess
 import time
@@ -17,9 +16,8 @@ import pytest
 import sqlalchemy as sa
 import typer
 
-from hpo.cli import main
 from hpo.cli.app import app
-from tests.commands import hpo, start
+from tests.commands import hpo, run_here, start
 
 if TYPE_CHECKING:
     from tests.databases import PostgresServer
@@ -64,18 +62,6 @@ def _commands() -> list[list[str]]:
 COMMANDS = _commands()
 
 
-def _run(folder: Path, *arguments: str) -> tuple[int, str]:
-    """The exit code of a command in this process, and all that it says."""
-    said = io.StringIO()
-    with (
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
-    ):
-        code = main(arguments)
-    return code, said.getvalue()
-
-
 @pytest.mark.parametrize("url", URLS.values(), ids=list(URLS))
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words))
 def test_f17_a_database_that_fails_keeps_its_password(
@@ -83,9 +69,9 @@ def test_f17_a_database_that_fails_keeps_its_password(
 ) -> None:
     monkeypatch.setattr("hpo.cli.workers.OUTAGE_SECONDS", 0.5)  # a worker waits for a server
     monkeypatch.setenv("HPO_STORAGE", url)
-    by_environment = _run(tmp_path, *command, "--debug", "-v")
+    by_environment = run_here(tmp_path, *command, "--debug", "-v")
     monkeypatch.delenv("HPO_STORAGE")
-    by_option = _run(tmp_path, *command, "--storage", url)
+    by_option = run_here(tmp_path, *command, "--storage", url)
     for code, said in (by_environment, by_option):
         assert code in (1, 2, 69)
         assert CANARY not in said
