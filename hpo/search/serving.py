@@ -21,7 +21,7 @@ from hpo.definition import StudyDefinition
 from hpo.errors import DataError, TrainingError, UsageError
 from hpo.search import tables
 from hpo.search.storage import Storage
-from hpo.search.study import exists, load
+from hpo.search.study import check_exists, exists, load
 from hpo.search.telling import Watcher
 from hpo.search.waiting import stopped_within
 from hpo.search.worker import WorkerOptions, run_worker
@@ -85,16 +85,9 @@ def serve_one(
     served = OpenStudy(study._study_id, name)
     visit = _Visit(storage, served, stopping, stays=True)
     visit.watcher = watch(name, definition)
-    try:
-        met = run_worker(storage, study, definition, data, options, visit, visit.is_over)
-    except Exception:
-        met = False
-        if _exists(storage, served):
-            raise
-    if not met and stopping():
-        return False
-    if not _exists(storage, served):
-        raise UsageError(f"{storage.address.shown}: study `{name}` was deleted meanwhile")
+    met = run_worker(storage, study, definition, data, options, visit, visit.is_over)
+    if met or not stopping():
+        check_exists(storage, served.id, name)
     return met
 
 

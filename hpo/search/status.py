@@ -25,7 +25,7 @@ from hpo.search.halt import halted
 from hpo.search.ledger import SlotRow
 from hpo.search.records import TrialRecord
 from hpo.search.storage import Storage, _check_path, _is_set_up, explain, open_storage
-from hpo.search.study import SLOT, SURPLUS, load, names
+from hpo.search.study import SLOT, SURPLUS, check_exists, load, names
 from hpo.search.url import Address, parse
 
 __all__ = [
@@ -104,8 +104,8 @@ def read_standing(storage: Storage, study: optuna.Study) -> Standing:
         try:
             reason = halted(study)
         except KeyError:
-            message = f"{storage.address.shown}: study `{study.study_name}` was deleted meanwhile"
-            raise UsageError(message) from None
+            check_exists(storage, study._study_id, study.study_name)
+            raise
     best = storage.rows(_best(study))
     value = best[0].value if best else None
     return Standing(counts.budget, counts.done, counts.held, value, reason)

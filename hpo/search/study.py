@@ -42,6 +42,7 @@ __all__ = [
     "SURPLUS",
     "build_pruner",
     "build_sampler",
+    "check_exists",
     "create_or_resume",
     "direction",
     "exists",
@@ -132,6 +133,16 @@ def exists(storage: Storage, study_id: int, name: str) -> bool:
         _studies.study_id == study_id, _studies.study_name == name
     )
     return bool(storage.rows(query))
+
+
+def check_exists(storage: Storage, study_id: int, name: str) -> None:
+    """Refuse to go on with a study that was deleted.
+
+    Raises:
+        UsageError: it was.
+    """
+    if not exists(storage, study_id, name):
+        raise UsageError(f"{storage.address.shown}: study `{name}` was deleted meanwhile")
 
 
 def direction(definition: StudyDefinition) -> Literal["maximize", "minimize"]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import optuna
 
 from hpo.definition import StudyDefinition
-from hpo.errors import UsageError
 from hpo.search.berths import Berths
 from hpo.search.intake import Intake
 from hpo.search.lease_keeper import LeaseKeeper
@@ -20,7 +19,7 @@ from hpo.search.repair import repair
 from hpo.search.spool import Spool
 from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
-from hpo.search.study import exists
+from hpo.search.study import check_exists
 from hpo.search.telling import Teller, Watcher
 from hpo.search.waiting import stopped_within
 from hpo.training.checkpoint_writer import CheckpointWriter
@@ -98,16 +97,11 @@ def run_worker(
                     return False
         except Stopped:
             return False
-        except KeyError:
-            if exists(storage, study._study_id, study.study_name):
-                raise
-            raise UsageError(
-                f"{storage.address.shown}: study `{study.study_name}` was deleted meanwhile"
-            ) from None
         except Exception:
             # A database that is away is no reason not to stop; leases run out by themselves.
             if stopping():
                 return False
+            check_exists(storage, study._study_id, study.study_name)
             raise
         finally:
             # First what the next holder goes on from, then the trials themselves.
