@@ -1,7 +1,10 @@
-"""Where the numbers of members lie: columns in the wide layers, places in the flat tensors.
+"""Where the numbers of members lie: rows in the wide layers, places in the flat tensors.
 
-A layer's weights lie one member after the other, so the first layers of all members, which share
-their input, are one matrix. What is one number a column (bias, batch norm) is one vector a layer.
+A unit of a layer is a row of its wide tensors, `[units, batch]`, so a member's units are one block
+of memory, and what is done unit by unit runs along it. A layer's weights lie one member after the
+other: the first layers of all members that read the same batch are one matrix, and neighbours of
+one shape are one batched product. What is one number a unit (bias, batch norm) is one vector a
+layer.
 """
 
 from __future__ import annotations
@@ -15,17 +18,17 @@ from torch import Tensor
 
 from hpo.config import MlpConfig
 
-__all__ = ["LayerLayout", "Layout", "NormLayout", "Span", "arrange"]
+__all__ = ["LayerLayout", "Layout", "NormLayout", "ProductLayout", "Span", "arrange"]
 
 _Kind = TypeVar("_Kind")
 
 
 def arrange(configs: Sequence[MlpConfig], streams: Sequence[int]) -> list[int]:
-    """The order in which members should lie: batch norm first, then by stream and activation.
+    """The order in which members should lie: batch norm first, then stream, activation, widths.
 
-    So batch norm is one range of columns, and members that read one stream or have one activation
-    are neighbours. The order is stable; a member's result does not depend on it, only the speed
-    does.
+    So batch norm is one range of rows, and members that read one stream, have one activation or
+    one shape are neighbours. The order is stable; a member's result does not depend on it, only
+    the speed does.
 
     Args:
         streams: for each member, which of the population's batches it reads.
@@ -36,6 +39,7 @@ def arrange(configs: Sequence[MlpConfig], streams: Sequence[int]) -> list[int]:
             not configs[index].batch_norm,
             streams[index],
             configs[index].activation,
+            configs[index].widths,
         ),
     )
 
@@ -56,14 +60,36 @@ class Span:
         """That part of `flat`, in its shape."""
         return flat[self.start : self.start + self.size].view(self.shape)
 
-    def part(self, columns: slice) -> Span:
-        """Some of the columns of a span with one number a column."""
-        return Span(self.start + columns.start, (columns.stop - columns.start,))
+    def part(self, rows: slice) -> Span:
+        """Some of its rows, along the first dimension."""
+        row = math.prod(self.shape[1:])
+        return Span(self.start + rows.start * row, (rows.stop - rows.start, *self.shape[1:]))
+
+
+@dataclass
+class ProductLayout:
+    """Equal products of neighbours: `weights @ what they read`, each written to its own rows.
+
+    Attributes:
+        below: the hidden layer that is read; -1 for the batch itself.
+        stream: which batch, where that is read.
+        count: how many products; members that read the batch make one taller matrix.
+        inputs: the rows that are read, of all products together.
+        outputs: the rows that are written, of all products together.
+        weights: `[outputs of all, inputs of each]`.
+    """
+
+    below: int
+    stream: int
+    count: int
+    inputs: slice
+    outputs: slice
+    weights: Span
 
 
 @dataclass
 class NormLayout:
-    """Batch norm over the first columns of a layer; one number a column in each."""
+    """Batch norm over the first rows of a layer; one number a unit in each."""
 
     weight: Span
     bias: Span
@@ -76,24 +102,19 @@ class LayerLayout:
     """One hidden layer of all members that are deep enough to have it.
 
     Attributes:
-        width: columns of all of them together.
+        width: units of all of them together.
         normed: how many of these, counted from the first, have batch norm.
-        columns_of: each member's columns.
-        inputs_of: each member's columns in the layer below; empty in the first layer.
-        runs: activations, each with the range of neighbouring columns that have it.
-        weights: each member's matrix, `[units, inputs]`.
-        shared: in the first layer, neighbours that read one stream as one matrix: the stream,
-            their columns, and their weights `[columns, inputs]`.
-        bias: of the columns without batch norm.
+        rows_of: each member's units.
+        runs: activations, each with the range of neighbouring units that have it.
+        products: what writes its units.
+        bias: of the units without batch norm.
     """
 
     width: int
     normed: int
-    columns_of: dict[int, slice]
-    inputs_of: dict[int, slice]
+    rows_of: dict[int, slice]
     runs: list[tuple[str, slice]]
-    weights: dict[int, Span] = field(default_factory=dict)
-    shared: list[tuple[int, slice, Span]] = field(default_factory=list)
+    products: list[ProductLayout] = field(default_factory=list)
     bias: Span | None = None
     norm: NormLayout | None = None
 
@@ -106,7 +127,7 @@ class Layout:
 
     Attributes:
         layers: the hidden layers, first to last.
-        output_weights: each member's `[outputs, units of its last layer]`.
+        output: the products that write the logits, `outputs` rows a member.
         output_bias: of all members, `[members * outputs]`.
         trained: size of the flat tensor of parameters.
         tracked: size of the flat tensor of running statistics.
@@ -123,50 +144,84 @@ class Layout:
         self.parameters: list[dict[str, Span]] = [{} for _ in configs]
         self.statistics: list[dict[str, Span]] = [{} for _ in configs]
         self.layers: list[LayerLayout] = []
+        self._inputs = slice(0, inputs)
+        self._streams = streams
         for depth in range(max((len(config.widths) for config in configs), default=0)):
-            self.layers.append(self._columns(configs, depth))
-            self._place(depth, inputs, streams)
-        self.output_weights = []
-        for member, config in enumerate(configs):
-            weight = self._trained((outputs, config.widths[-1] if config.widths else inputs))
-            self.parameters[member]["output.weight"] = weight
-            self.output_weights.append(weight)
+            layer = _rows(configs, depth)
+            self.layers.append(layer)
+            depths = dict.fromkeys(layer.rows_of, depth - 1)
+            name = f"layers.{depth}.linear.weight"
+            layer.products = self._products(name, depths, layer.rows_of)
+            self._place_vectors(depth, layer)
+        rows = {m: slice(m * outputs, (m + 1) * outputs) for m in range(len(configs))}
+        depths = {member: len(config.widths) - 1 for member, config in enumerate(configs)}
+        self.output = self._products("output.weight", depths, rows)
         self.output_bias = self._trained((len(configs) * outputs,))
-        columns = {m: slice(m * outputs, (m + 1) * outputs) for m in range(len(configs))}
-        _own(self.parameters, "output.bias", self.output_bias, columns)
+        _own(self.parameters, "output.bias", self.output_bias, rows)
 
-    def _columns(self, configs: Sequence[MlpConfig], depth: int) -> LayerLayout:
-        columns_of: dict[int, slice] = {}
-        end = normed = 0
-        for member, config in enumerate(configs):
-            if len(config.widths) > depth:
-                start, end = end, end + config.widths[depth]
-                columns_of[member] = slice(start, end)
-                normed = end if config.batch_norm else normed
-        return LayerLayout(
-            width=end,
-            normed=normed,
-            columns_of=columns_of,
-            inputs_of=self.layers[-1].columns_of if self.layers else {},
-            runs=_merge((configs[m].activation, columns) for m, columns in columns_of.items()),
+    def _products(
+        self, name: str, below: Mapping[int, int], rows: Mapping[int, slice]
+    ) -> list[ProductLayout]:
+        """Lay out the weights with which members write some rows, and own them by that name.
+
+        Args:
+            below: for each member, the layer that it reads.
+            rows: what it writes.
+        """
+        groups: list[list[int]] = []
+        for member in rows:
+            if groups and self._joins(groups[-1][-1], member, below, rows):
+                groups[-1].append(member)
+            else:
+                groups.append([member])
+        products = []
+        for members in groups:
+            first, last = members[0], members[-1]
+            depth, inputs = below[first], self._read(first, below)
+            each = inputs.stop - inputs.start
+            outputs = slice(rows[first].start, rows[last].stop)
+            weights = self._trained((outputs.stop - outputs.start, each))
+            own = {
+                member: slice(rows[member].start - outputs.start, rows[member].stop - outputs.start)
+                for member in members
+            }
+            _own(self.parameters, name, weights, own)
+            products.append(
+                ProductLayout(
+                    below=depth,
+                    stream=self._streams[first] if depth < 0 else 0,
+                    count=1 if depth < 0 else len(members),
+                    inputs=slice(inputs.start, self._read(last, below).stop),
+                    outputs=outputs,
+                    weights=weights,
+                )
+            )
+        return products
+
+    def _joins(
+        self, last: int, member: int, below: Mapping[int, int], rows: Mapping[int, slice]
+    ) -> bool:
+        """Whether a member's product can be done in one with that of the member before it."""
+        if below[last] != below[member]:
+            return False
+        if below[member] < 0:
+            return self._streams[last] == self._streams[member]
+        read, own = self._read(last, below), self._read(member, below)
+        # A shallower member that lies between the two keeps them apart.
+        return read.stop == own.start and _length(read) == _length(own) and (
+            _length(rows[last]) == _length(rows[member])
         )
 
-    def _place(self, depth: int, inputs: int, streams: Sequence[int]) -> None:
-        layer, prefix, first = self.layers[depth], f"layers.{depth}", self.trained
-        for member, columns in layer.columns_of.items():
-            below = layer.inputs_of.get(member, slice(0, inputs))
-            shape = (columns.stop - columns.start, below.stop - below.start)
-            layer.weights[member] = self._trained(shape)
-            self.parameters[member][f"{prefix}.linear.weight"] = layer.weights[member]
-        if depth == 0:
-            for stream, columns in _merge((streams[m], c) for m, c in layer.columns_of.items()):
-                start = first + columns.start * inputs
-                span = Span(start, (columns.stop - columns.start, inputs))
-                layer.shared.append((stream, columns, span))
+    def _read(self, member: int, below: Mapping[int, int]) -> slice:
+        depth = below[member]
+        return self.layers[depth].rows_of[member] if depth >= 0 else self._inputs
+
+    def _place_vectors(self, depth: int, layer: LayerLayout) -> None:
+        prefix = f"layers.{depth}"
         plain = {
-            m: slice(c.start - layer.normed, c.stop - layer.normed)
-            for m, c in layer.columns_of.items()
-            if c.start >= layer.normed
+            member: slice(rows.start - layer.normed, rows.stop - layer.normed)
+            for member, rows in layer.rows_of.items()
+            if rows.start >= layer.normed
         }
         if plain:
             layer.bias = self._trained((layer.width - layer.normed,))
@@ -182,7 +237,7 @@ class Layout:
             mean=self._tracked(shape),
             variance=self._tracked(shape),
         )
-        normed = {m: c for m, c in layer.columns_of.items() if c.stop <= layer.normed}
+        normed = {m: rows for m, rows in layer.rows_of.items() if rows.stop <= layer.normed}
         _own(self.parameters, f"{prefix}.weight", norm.weight, normed)
         _own(self.parameters, f"{prefix}.bias", norm.bias, normed)
         _own(self.statistics, f"{prefix}.running_mean", norm.mean, normed)
@@ -200,19 +255,35 @@ class Layout:
         return span
 
 
+def _rows(configs: Sequence[MlpConfig], depth: int) -> LayerLayout:
+    rows_of: dict[int, slice] = {}
+    end = normed = 0
+    for member, config in enumerate(configs):
+        if len(config.widths) > depth:
+            start, end = end, end + config.widths[depth]
+            rows_of[member] = slice(start, end)
+            normed = end if config.batch_norm else normed
+    runs = _merge((configs[member].activation, rows) for member, rows in rows_of.items())
+    return LayerLayout(width=end, normed=normed, rows_of=rows_of, runs=runs)
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
 def _merge(runs: Iterable[tuple[_Kind, slice]]) -> list[tuple[_Kind, slice]]:
     """Neighbouring ranges of one kind as one range."""
     merged: list[tuple[_Kind, slice]] = []
-    for kind, columns in runs:
+    for kind, rows in runs:
         if merged and merged[-1][0] == kind:
-            merged[-1] = (kind, slice(merged[-1][1].start, columns.stop))
+            merged[-1] = (kind, slice(merged[-1][1].start, rows.stop))
         else:
-            merged.append((kind, columns))
+            merged.append((kind, rows))
     return merged
 
 
 def _own(
-    spans: list[dict[str, Span]], name: str, whole: Span, columns: Mapping[int, slice]
+    spans: list[dict[str, Span]], name: str, whole: Span, rows: Mapping[int, slice]
 ) -> None:
-    for member, part in columns.items():
+    for member, part in rows.items():
         spans[member][name] = whole.part(part)

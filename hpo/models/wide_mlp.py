@@ -1,11 +1,12 @@
 """Multilayer perceptrons side by side: many networks, one forward and one backward pass.
 
-The hidden units of all members lie next to each other in one tensor `[batch, sum of widths]` a
-layer, so members of any depth and width need no padding. What is per column (batch norm,
-activation, dropout) is done for all of them at once; the first layers of members that read the
-same batch are one matrix product; the inner products are a member's own. The backward pass
-is written out by hand over buffers that are allocated once: with autograd, half of the time goes
-into allocations and copies.
+The hidden units of all members lie next to each other, one row a unit, in one tensor
+`[sum of widths, batch]` a layer, so members of any depth and width need no padding and each is one
+block of memory. What is per unit (batch norm, activation) is done for all of them at once; the
+first layers of members that read the same batch are one matrix product; the inner products are a
+member's own, in one batched product for neighbours of one shape. No product needs a transposed
+copy. The backward pass is written out by hand over buffers that are allocated once: with
+autograd, half of the time goes into allocations and copies.
 
 Nothing here knows seeds, optimizers or data. `tests/models/test_wide_mlp.py` holds every member
 against the torch module of `hpo.models.mlp` in float64.
@@ -20,13 +21,15 @@ from torch import Tensor
 
 from hpo.config import MlpConfig
 from hpo.models.activations import ACTIVATIONS
-from hpo.models.layout import LayerLayout, Layout, NormLayout, Span
+from hpo.models.layout import LayerLayout, Layout, NormLayout, ProductLayout, Span
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
 
 __all__ = ["FillMask", "WideMlp"]
 
+_aten = torch.ops.aten
+
 FillMask = Callable[[int, Tensor], None]
-"""`(member, mask)`: writes a member's dropout factors, 0 or 1 / keep, to `mask[batch, width]`."""
+"""`(member, mask)`: writes a member's dropout factors, 0 or 1 / keep, to `mask[width, batch]`."""
 
 
 class WideMlp:
@@ -76,13 +79,9 @@ class WideMlp:
         if self.operand_dtype != dtype:
             self._operands = self.parameters.to(self.operand_dtype)
         self._layers = [_Layer(self, layer) for layer in self._layout.layers]
-        self._output_weights = [_Parameter(self, span) for span in self._layout.output_weights]
+        self._output = [_Product(self, product) for product in self._layout.output]
         self._output_bias = _Parameter(self, self._layout.output_bias)
-        self._output_columns = [
-            slice(member * outputs, (member + 1) * outputs) for member in range(len(configs))
-        ]
-        self._logits = self._zeros(batch, len(configs) * outputs)
-        self._ones = torch.ones(1, batch, device=device, dtype=dtype)
+        self._logits = self._zeros(len(configs) * outputs, batch)
         self._features: Sequence[Tensor] = ()
 
     # What a member is made of
@@ -119,48 +118,50 @@ class WideMlp:
             fill_mask: draws the dropout of members that have some.
 
         Returns:
-            Logits `[batch, members, outputs]`; overwritten by the next pass.
+            Logits `[members, outputs, batch]`; overwritten by the next pass.
         """
         self._features = features
-        below = features[0]
+        operands: list[Tensor] = []
         for layer in self._layers:
-            self._products(layer, features, below, layer.pre)
+            for product in layer.products:
+                product.forward(features, operands, layer.pre)
             if layer.norm:
-                self._normalise(layer, layer.norm)
+                layer.norm.forward(layer.pre)
             if layer.bias:
-                layer.pre[:, layer.normed :].add_(layer.bias.value)
-            for function, columns in layer.runs:
-                function.forward(layer.pre[:, columns], layer.hidden[:, columns])
+                layer.pre[layer.normed :].add_(layer.bias.value[:, None])
+            for function, rows in layer.runs:
+                function.forward(layer.pre[rows], layer.hidden[rows])
             if layer.dropped:
                 for member, mask in layer.dropped.items():
                     fill_mask(member, mask)
                 layer.hidden.mul_(layer.mask)
             if layer.operand is not layer.hidden:
                 layer.operand.copy_(layer.hidden)
-            below = layer.operand
-        self._output(features, [layer.operand for layer in self._layers], self._logits)
-        return self._logits.view(self.batch, -1, self.outputs)
+            operands.append(layer.operand)
+        for product in self._output:
+            product.forward(features, operands, self._logits)
+        self._logits.add_(self._output_bias.value[:, None])
+        return self._logits.view(-1, self.outputs, self.batch)
 
     def backward(self, grad_logits: Tensor) -> None:
         """Write the gradients of the last training pass to `self.gradients`.
 
         Args:
-            grad_logits: `[batch, members, outputs]`, the derivative of the loss by the logits.
+            grad_logits: `[members, outputs, batch]`, the derivative of the loss by the logits.
         """
-        flat = grad_logits.view(self.batch, -1)
-        operand = flat.to(self.operand_dtype)
-        for member, config in enumerate(self.configs):
-            own, weight = operand[:, self._output_columns[member]], self._output_weights[member]
-            if config.widths:
-                layer = self._layers[len(config.widths) - 1]
-                columns = layer.columns_of[member]
-                _multiply(own.t(), layer.operand[:, columns], weight.gradient)
-                _multiply(own, weight.operand, layer.grad[:, columns])
-            else:
-                _multiply(own.t(), self._features[self._streams[member]], weight.gradient)
-        self._column_sums(flat, self._output_bias.gradient)
-        for index in reversed(range(len(self._layers))):
-            self._backward_layer(index)
+        grad = grad_logits.reshape(-1, self.batch)
+        torch.sum(grad, 1, out=self._output_bias.gradient)
+        self._backward_products(self._output, grad)
+        for layer in reversed(self._layers):
+            if layer.dropped:
+                layer.grad.mul_(layer.mask)
+            for function, rows in layer.runs:
+                function.backward(layer.grad[rows], layer.pre[rows], layer.grad[rows])
+            if layer.norm:
+                layer.norm.backward(layer.grad)
+            if layer.bias:
+                torch.sum(layer.grad[layer.normed :], 1, out=layer.bias.gradient)
+            self._backward_products(layer.products, layer.grad)
 
     def predict(self, features: Tensor) -> Tensor:
         """A pass for evaluation: running statistics, no dropout, any number of rows.
@@ -169,102 +170,36 @@ class WideMlp:
             features: `[rows, inputs]` in the operand dtype, the same for every member.
 
         Returns:
-            Logits `[rows, members, outputs]`.
+            Logits `[members, outputs, rows]`.
         """
         rows = features.shape[0]
         everywhere = [features] * (max(self._streams) + 1)
-        below, operands = features, []
+        operands: list[Tensor] = []
         for layer in self._layers:
-            pre = torch.empty(rows, layer.width, device=self.device, dtype=self.dtype)
-            self._products(layer, everywhere, below, pre)
+            pre = self._empty(layer.width, rows)
+            for product in layer.products:
+                product.forward(everywhere, operands, pre)
             if layer.norm:
-                scale, shift = layer.norm.folded()
-                normed = pre[:, : layer.normed]
-                torch.addcmul(shift, normed, scale, out=normed)
+                layer.norm.predict(pre)
             if layer.bias:
-                pre[:, layer.normed :].add_(layer.bias.value)
-            for function, columns in layer.runs:
-                function.forward(pre[:, columns], pre[:, columns])
-            below = pre.to(self.operand_dtype)
-            operands.append(below)
-        width = len(self.configs) * self.outputs
-        logits = torch.empty(rows, width, device=self.device, dtype=self.dtype)
-        self._output(everywhere, operands, logits)
-        return logits.view(rows, -1, self.outputs)
+                pre[layer.normed :].add_(layer.bias.value[:, None])
+            for function, units in layer.runs:
+                function.forward(pre[units], pre[units])
+            operands.append(pre.to(self.operand_dtype))
+        logits = self._empty(len(self.configs) * self.outputs, rows)
+        for product in self._output:
+            product.forward(everywhere, operands, logits)
+        logits.add_(self._output_bias.value[:, None])
+        return logits.view(-1, self.outputs, rows)
 
-    # The steps of a pass
-
-    def _products(
-        self, layer: _Layer, features: Sequence[Tensor], below: Tensor, out: Tensor
-    ) -> None:
-        for stream, columns, weights in layer.shared:
-            _multiply(features[stream], weights.operand.t(), out[:, columns])
-        if layer.shared:
-            return
-        for member, columns in layer.columns_of.items():
-            weight = layer.weights[member].operand
-            _multiply(below[:, layer.inputs_of[member]], weight.t(), out[:, columns])
-
-    def _normalise(self, layer: _Layer, norm: _Norm) -> None:
-        """Batch norm (Ioffe and Szegedy 2015) with the statistics of the batch."""
-        pre, normal = layer.pre[:, : layer.normed], norm.normal
-        mean = (self._ones @ pre).div_(self.batch)
-        torch.sub(pre, mean, out=normal)
-        # Squared after centring: sums of raw squares lose all digits when |mean| >> std.
-        variance = (self._ones @ torch.mul(normal, normal, out=pre)).div_(self.batch)
-        torch.rsqrt(variance + NORM_EPSILON, out=norm.inverse_std)
-        normal.mul_(norm.inverse_std)
-        torch.addcmul(norm.bias.value, normal, norm.weight.value, out=pre)
-        norm.mean.lerp_(mean[0], NORM_MOMENTUM)
-        norm.variance.lerp_(variance[0] * (self.batch / max(self.batch - 1, 1)), NORM_MOMENTUM)
-
-    def _output(self, features: Sequence[Tensor], hidden: Sequence[Tensor], out: Tensor) -> None:
-        for member, config in enumerate(self.configs):
-            below, depth = features[self._streams[member]], len(config.widths)
-            if depth:
-                below = hidden[depth - 1][:, self._layers[depth - 1].columns_of[member]]
-            weight = self._output_weights[member].operand
-            _multiply(below, weight.t(), out[:, self._output_columns[member]])
-        out.add_(self._output_bias.value)
-
-    def _backward_layer(self, index: int) -> None:
-        layer = self._layers[index]
-        grad = layer.grad
-        if layer.dropped:
-            grad.mul_(layer.mask)
-        for function, columns in layer.runs:
-            function.backward(grad[:, columns], layer.pre[:, columns], grad[:, columns])
-        if layer.norm:
-            self._backward_norm(layer, layer.norm)
-        if layer.bias:
-            self._column_sums(grad[:, layer.normed :], layer.bias.gradient)
+    def _backward_products(self, products: Sequence[_Product], grad: Tensor) -> None:
+        """From the derivative by what products wrote to those by their weights and operands."""
         operand = grad.to(self.operand_dtype)
-        for stream, columns, weights in layer.shared:
-            _multiply(operand[:, columns].t(), self._features[stream], weights.gradient)
-        if layer.shared:
-            return
-        below = self._layers[index - 1]
-        for member, columns in layer.columns_of.items():
-            own, inputs, weight = (
-                operand[:, columns],
-                layer.inputs_of[member],
-                layer.weights[member],
-            )
-            _multiply(own.t(), below.operand[:, inputs], weight.gradient)
-            _multiply(own, weight.operand, below.grad[:, inputs])
-
-    def _backward_norm(self, layer: _Layer, norm: _Norm) -> None:
-        """Ioffe and Szegedy (2015), section 3: the parts along 1 and along `normal` fall away."""
-        grad, scratch = layer.grad[:, : layer.normed], layer.pre[:, : layer.normed]
-        self._column_sums(grad, norm.bias.gradient)
-        self._column_sums(torch.mul(grad, norm.normal, out=scratch), norm.weight.gradient)
-        grad.sub_(norm.bias.gradient / self.batch)
-        grad.addcmul_(norm.normal, norm.weight.gradient / -self.batch)
-        grad.mul_(norm.weight.value * norm.inverse_std)
-
-    def _column_sums(self, matrix: Tensor, out: Tensor) -> None:
-        # A product with ones: several times faster than sum(0) on a CPU.
-        torch.mm(self._ones, matrix, out=out.view(1, -1))
+        operands = [layer.operand for layer in self._layers]
+        for product in products:
+            product.backward(self._features, operands, operand)
+            if product.below >= 0:
+                product.pull(operand, self._layers[product.below].grad)
 
     def _state_views(self, member: int) -> dict[str, Tensor]:
         statistics = _views(self._layout.statistics[member], self.statistics)
@@ -273,16 +208,19 @@ class WideMlp:
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(*shape, device=self.device, dtype=self.dtype)
 
-
-def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
-    if left.dtype == out.dtype:
-        torch.mm(left, right, out=out)
-    else:
-        out.copy_(left @ right)
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(*shape, device=self.device, dtype=self.dtype)
 
 
 def _views(spans: Mapping[str, Span], flat: Tensor) -> dict[str, Tensor]:
     return {name: span.view(flat) for name, span in spans.items()}
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
+    if left.dtype == out.dtype:
+        torch.bmm(left, right, out=out)
+    else:
+        out.copy_(left @ right)
 
 
 class _Parameter:
@@ -294,25 +232,104 @@ class _Parameter:
         self.operand = span.view(model._operands)
 
 
+class _Product:
+    """Products of neighbours, `[count, outputs, inputs] @ [count, inputs, batch]`."""
+
+    def __init__(self, model: WideMlp, layout: ProductLayout) -> None:
+        self.below, self._stream, self._count = layout.below, layout.stream, layout.count
+        self._inputs, self._outputs = layout.inputs, layout.outputs
+        weight = _Parameter(model, layout.weights)
+        self._weight = self._each(weight.operand)
+        self._gradient = self._each(weight.gradient)
+
+    def forward(
+        self, features: Sequence[Tensor], operands: Sequence[Tensor], out: Tensor
+    ) -> None:
+        """Write the products to their rows of `out`, `[rows, batch]`."""
+        _multiply(
+            self._weight, self._read(features, operands), self._each(out[self._outputs])
+        )
+
+    def backward(
+        self, features: Sequence[Tensor], operands: Sequence[Tensor], grad: Tensor
+    ) -> None:
+        """Write the gradient of the weights, given that by all the rows of `out`."""
+        read = self._read(features, operands)
+        _multiply(self._each(grad[self._outputs]), read.transpose(1, 2), self._gradient)
+
+    def pull(self, grad: Tensor, out: Tensor) -> None:
+        """Write the derivative by what was read to its rows of `out`."""
+        own = self._each(grad[self._outputs])
+        _multiply(self._weight.transpose(1, 2), own, self._each(out[self._inputs]))
+
+    def _read(self, features: Sequence[Tensor], operands: Sequence[Tensor]) -> Tensor:
+        if self.below < 0:
+            return features[self._stream].t()[None]
+        return self._each(operands[self.below][self._inputs])
+
+    def _each(self, rows: Tensor) -> Tensor:
+        return rows.view(self._count, -1, rows.shape[1])
+
+
 class _Norm:
-    """Batch norm of a layer; `normal` holds the normalised columns before scale and shift."""
+    """Batch norm (Ioffe and Szegedy 2015) of the first rows of a layer.
+
+    While it trains, with the statistics of the batch; `centred` keeps the rows less their means.
+    """
 
     def __init__(self, model: WideMlp, layout: NormLayout) -> None:
-        self.weight = _Parameter(model, layout.weight)
-        self.bias = _Parameter(model, layout.bias)
-        self.mean = layout.mean.view(model.statistics)
-        self.variance = layout.variance.view(model.statistics)
-        self.normal = model._zeros(model.batch, *layout.weight.shape)
-        self.inverse_std = model._zeros(1, *layout.weight.shape)
+        self._weight = _Parameter(model, layout.weight)
+        self._bias = _Parameter(model, layout.bias)
+        self._running_mean = layout.mean.view(model.statistics)
+        self._running_variance = layout.variance.view(model.statistics)
+        (self._units,) = layout.weight.shape
+        self._batch = model.batch
+        self._centred = model._zeros(self._units, model.batch)
+        self._inverse_std = model._zeros(self._units)
+        self._zero = model._zeros(self._units)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """With running statistics, as one scale and one shift a column."""
-        scale = self.weight.value * torch.rsqrt(self.variance + NORM_EPSILON)
-        return scale, self.bias.value - self.mean * scale
+    def forward(self, rows: Tensor) -> None:
+        """Normalise the first of `rows` in place, and move the running statistics."""
+        rows = rows[: self._units]
+        mean = rows.mean(1)
+        torch.sub(rows, mean[:, None], out=self._centred)
+        # Squared after centring: sums of raw squares lose all digits when |mean| >> std.
+        variance = torch.linalg.vector_norm(self._centred, dim=1).square_().div_(self._batch)
+        torch.add(variance, NORM_EPSILON, out=self._inverse_std).rsqrt_()
+        scale = self._weight.value * self._inverse_std
+        torch.mul(self._centred, scale[:, None], out=rows).add_(self._bias.value[:, None])
+        self._running_mean.lerp_(mean, NORM_MOMENTUM)
+        unbiased = variance.mul_(self._batch / max(self._batch - 1, 1))
+        self._running_variance.lerp_(unbiased, NORM_MOMENTUM)
+
+    def backward(self, grad: Tensor) -> None:
+        """From the derivative by what `forward` wrote to that by what it read, in place."""
+        # torch's kernel does section 3 of the paper in two passes; it sees one image a channel.
+        by_input, by_weight, by_bias = _aten.native_batch_norm_backward(
+            grad[: self._units][None],
+            self._centred[None],
+            self._weight.value,
+            None,
+            None,
+            self._zero,  # the mean of what is centred
+            self._inverse_std,
+            True,
+            NORM_EPSILON,
+            [True, True, True],
+        )
+        grad[: self._units] = by_input[0]
+        self._weight.gradient.copy_(by_weight)
+        self._bias.gradient.copy_(by_bias)
+
+    def predict(self, rows: Tensor) -> None:
+        """Normalise the first of `rows` with the running statistics, in place."""
+        scale = self._weight.value * torch.rsqrt(self._running_variance + NORM_EPSILON)
+        shift = self._bias.value - self._running_mean * scale
+        rows[: self._units].mul_(scale[:, None]).add_(shift[:, None])
 
 
 class _Layer:
-    """A layer's parameters and the buffers of a training pass, `[batch, width]` each.
+    """A layer's parameters and the buffers of a training pass, `[width, batch]` each.
 
     `pre` is the input of the activation, `hidden` what comes out after dropout, `operand` the
     same in the dtype of products (the same tensor where they agree), `grad` the derivative of
@@ -321,20 +338,16 @@ class _Layer:
 
     def __init__(self, model: WideMlp, layout: LayerLayout) -> None:
         self.width, self.normed = layout.width, layout.normed
-        self.columns_of, self.inputs_of = layout.columns_of, layout.inputs_of
-        self.runs = [(ACTIVATIONS[name], columns) for name, columns in layout.runs]
-        self.weights = {m: _Parameter(model, span) for m, span in layout.weights.items()}
-        self.shared = [
-            (stream, columns, _Parameter(model, span)) for stream, columns, span in layout.shared
-        ]
+        self.runs = [(ACTIVATIONS[name], rows) for name, rows in layout.runs]
+        self.products = [_Product(model, product) for product in layout.products]
         self.bias = layout.bias and _Parameter(model, layout.bias)
         self.norm = layout.norm and _Norm(model, layout.norm)
-        self.pre = model._zeros(model.batch, layout.width)
-        self.hidden = model._zeros(model.batch, layout.width)
-        self.grad = model._zeros(model.batch, layout.width)
+        self.pre = model._zeros(layout.width, model.batch)
+        self.hidden = model._zeros(layout.width, model.batch)
+        self.grad = model._zeros(layout.width, model.batch)
         self.operand = self.hidden
         if model.operand_dtype != model.dtype:
             self.operand = self.hidden.to(model.operand_dtype)
-        dropped = [m for m in self.columns_of if model.configs[m].dropout > 0]
+        dropped = [m for m in layout.rows_of if model.configs[m].dropout > 0]
         self.mask = torch.ones_like(self.hidden) if dropped else self.hidden
-        self.dropped = {m: self.mask[:, self.columns_of[m]] for m in dropped}
+        self.dropped = {m: self.mask[layout.rows_of[m]] for m in dropped}

@@ -217,6 +217,6 @@ def _score(
         for features, labels in test.batches(
             torch.arange(len(test)), normalization, torch.float32, _EVALUATION_ROWS
         ):
-            loss, correct = score(model(features)[:, None], labels)
+            loss, correct = score(model(features).t()[None], labels)
             losses, right = losses + loss.item(), right + correct.item()
     return {"accuracy": right / len(test), "loss": losses / len(test)}

@@ -13,31 +13,38 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> tuple[Te
     """Mean cross-entropy of every member against targets it may smooth, and the gradient.
 
     Args:
-        logits: `[batch, members, classes]`.
-        labels: `[batch, members]`, or `[batch, 1]` where all see the same rows; class indices.
+        logits: `[members, classes, batch]`.
+        labels: `[members, batch]`, or `[1, batch]` where all see the same rows; class indices.
         smoothing: `[members]`; the share of the target spread evenly over all classes
             (Szegedy et al. 2016, section 7).
 
     Returns:
         The losses `[members]` in nats, and their derivative by the logits, of their shape.
     """
-    batch, _, classes = logits.shape
-    targets = functional.one_hot(labels, classes).to(logits.dtype)
-    targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), smoothing[:, None])
-    logarithms = torch.log_softmax(logits, -1)
-    losses = (targets * logarithms).sum((0, 2)).div_(-batch)
-    return losses, logarithms.exp_().sub_(targets).div_(batch)
+    members, classes, batch = logits.shape
+    spread = (smoothing / classes)[:, None, None]
+    kept = (1 - smoothing)[:, None, None]
+    right = labels[:, None].expand(members, 1, batch)
+    logarithms = torch.log_softmax(logits, 1)
+    losses = kept * logarithms.gather(1, right)
+    losses.addcmul_(spread, logarithms.sum(1, keepdim=True))
+    gradient = logarithms.exp_().sub_(spread)
+    gradient.scatter_add_(1, right, -kept.expand(members, 1, batch))
+    return losses.sum((1, 2)).div_(-batch), gradient.div_(batch)
 
 
 def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """What a pass over some rows adds to each member's score.
 
+    Args:
+        logits: `[members, classes, rows]`.
+        labels: `[rows]`, the same for every member.
+
     Returns:
         Sums over the rows, `[members]` each: cross-entropy in nats, and rows classified rightly.
         Rows with a logit that is not a number count as wrong.
     """
-    members = logits.shape[1]
-    flat = labels[:, None].expand(-1, members)
-    losses = functional.cross_entropy(logits.transpose(1, 2), flat, reduction="none").sum(0)
-    right = (logits.argmax(-1) == flat) & logits.isfinite().all(-1)
-    return losses, right.sum(0)
+    expected = labels.expand(len(logits), -1)
+    losses = functional.cross_entropy(logits, expected, reduction="none").sum(1)
+    right = (logits.argmax(1) == expected) & logits.isfinite().all(1)
+    return losses, right.sum(1)

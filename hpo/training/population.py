@@ -234,9 +234,9 @@ class Population:
                 )
                 for index, generator in zip(indices, generators, strict=True)
             ]
-            labels = torch.stack([labels for _, labels in drawn], 1)
+            labels = torch.stack([labels for _, labels in drawn])
             if len(drawn) > 1:
-                labels = labels[:, [member.stream for member in self.members]]
+                labels = labels[[member.stream for member in self.members]]
             yield [features for features, _ in drawn], labels
 
     def _arrange(self, members: Sequence[Member]) -> None:

@@ -67,8 +67,8 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def grad_of_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    target = functional.one_hot(labels, OUTPUTS)[:, None]
-    return (logits.softmax(-1) - target) / BATCH
+    target = functional.one_hot(labels, OUTPUTS).t()
+    return (logits.softmax(1) - target) / BATCH
 
 
 def test_forward_gradients_and_running_statistics_are_those_of_torch() -> None:
@@ -82,7 +82,7 @@ def test_forward_gradients_and_running_statistics_are_those_of_torch() -> None:
             module.zero_grad()
             expected = module(features)
             torch.autograd.backward(functional.cross_entropy(expected, labels))
-            torch.testing.assert_close(logits[:, member], expected)
+            torch.testing.assert_close(logits[member].t(), expected)
             gradients = wide.member_gradients(member)
             named = dict(module.named_parameters())
             assert gradients.keys() == named.keys()
@@ -102,7 +102,7 @@ def test_prediction_uses_running_statistics() -> None:
     logits = wide.predict(rows)
     for member, module in enumerate(modules):
         module.train()(features)
-        torch.testing.assert_close(logits[:, member], module.eval()(rows))
+        torch.testing.assert_close(logits[member].t(), module.eval()(rows))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -124,11 +124,11 @@ def test_dropout_is_masked_forward_and_backward(name: str) -> None:
     hidden = features
     for layer, mask in zip(modules[0].layers, drawn, strict=True):
         assert isinstance(layer, HiddenLayer)
-        hidden = layer.activation(layer.norm(layer.linear(hidden))) * mask
+        hidden = layer.activation(layer.norm(layer.linear(hidden))) * mask.t()
     expected = modules[0].output(hidden)
     torch.autograd.backward(functional.cross_entropy(expected, labels))
-    torch.testing.assert_close(logits[:, 0], expected)
-    torch.testing.assert_close(logits[:, 1], modules[1](features))
+    torch.testing.assert_close(logits[0].t(), expected)
+    torch.testing.assert_close(logits[1].t(), modules[1](features))
     for parameter_name, parameter in modules[0].named_parameters():
         torch.testing.assert_close(wide.member_gradients(0)[parameter_name], parameter.grad)
 
@@ -166,19 +166,19 @@ def test_columns_of_a_diverged_member_stay_its_own() -> None:
         healthy = all(g.isfinite().all() for g in wide.member_gradients(member).values())
         assert healthy == (member != sick)
         if member != sick:
-            assert torch.equal(logits[:, member], clean[:, member])
+            assert torch.equal(logits[member], clean[member])
 
 
 def test_a_member_moves_from_one_population_to_another_unchanged() -> None:
     configs = mixed_configs()
     wide, _ = build(configs)
     features, _ = batch(4)
-    expected = wide.forward([features], no_mask)[:, 3].clone()
+    expected = wide.forward([features], no_mask)[3].clone()
     alone, _ = build([configs[3]])
     wide2, _ = build(configs)
     alone.load(0, wide2.state(3))
     alone.parameters_changed()
-    torch.testing.assert_close(alone.forward([features], no_mask)[:, 0], expected)
+    torch.testing.assert_close(alone.forward([features], no_mask)[0], expected)
 
 
 def test_members_on_streams_of_their_own_read_their_own_batches() -> None:
@@ -203,15 +203,15 @@ def test_members_on_streams_of_their_own_read_their_own_batches() -> None:
         wide.load(member, module.state_dict())
     batches = [batch(seed) for seed in range(3)]
     logits = wide.forward([features for features, _ in batches], no_mask)
-    labels = torch.stack([batches[stream][1] for stream in streams], 1)
-    one_hot = functional.one_hot(labels, OUTPUTS)
-    wide.backward((logits.softmax(-1) - one_hot) / BATCH)
+    labels = torch.stack([batches[stream][1] for stream in streams])
+    one_hot = functional.one_hot(labels, OUTPUTS).transpose(1, 2)
+    wide.backward((logits.softmax(1) - one_hot) / BATCH)
     for member, module in enumerate(modules):
         features, own_labels = batches[streams[member]]
         torch.autograd.backward(functional.cross_entropy(module(features), own_labels))
         for name, parameter in module.named_parameters():
             torch.testing.assert_close(wide.member_gradients(member)[name], parameter.grad)
-    assert wide.predict(batches[0][0]).shape == (BATCH, len(configs), OUTPUTS)
+    assert wide.predict(batches[0][0]).shape == (len(configs), OUTPUTS, BATCH)
 
 
 CONFIGS = st.builds(
@@ -253,14 +253,14 @@ def test_any_mix_on_any_streams_is_that_of_torch(
         features = [
             torch.randn(rows, INPUTS, generator=generator, dtype=torch.float64) for _ in range(3)
         ]
-        weight = torch.randn(rows, len(configs), outputs, generator=generator, dtype=torch.float64)
+        weight = torch.randn(len(configs), outputs, rows, generator=generator, dtype=torch.float64)
         logits = wide.forward(features, no_mask).clone()
         wide.backward(weight)
         for member, module in enumerate(modules):
             expected = module(features[streams[member]])
-            torch.testing.assert_close(logits[:, member], expected, rtol=1e-7, atol=1e-8)
+            torch.testing.assert_close(logits[member].t(), expected, rtol=1e-7, atol=1e-8)
             names, parameters = zip(*module.named_parameters(), strict=True)
-            found = torch.autograd.grad((expected * weight[:, member]).sum(), parameters)
+            found = torch.autograd.grad((expected * weight[member].t()).sum(), parameters)
             for name, parameter, gradient in zip(names, parameters, found, strict=True):
                 # Two rows apart by little make batch norm steep: errors grow with its slope.
                 torch.testing.assert_close(
@@ -309,7 +309,7 @@ def test_arranged_members_make_few_runs() -> None:
     arranged = [configs[i] for i in order]
     layout = Layout(arranged, INPUTS, OUTPUTS, [streams[i] for i in order])
     assert layout.layers[0].normed == 12 * 4
-    assert len(layout.layers[0].shared) == 4
+    assert len(layout.layers[0].products) == 4
     assert len(layout.layers[0].runs) <= 12
     spans = [span for own in layout.parameters for span in own.values()]
     covered = sorted(place for s in spans for place in range(s.start, s.start + s.size))
