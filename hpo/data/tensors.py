@@ -93,7 +93,9 @@ class ImageTensors:
             Features `[rows, features]` in `dtype`, and labels `[rows]`.
         """
         index = index.to(self.device, non_blocking=True)
-        images = self.images[index].float()
+        # Whole rows: indexing pixel by pixel takes ten times as long.
+        rows = self.images.flatten(1).index_select(0, index)
+        images = rows.view(-1, *self.images.shape[1:]).float()
         for augment in augmentations:
             assert generator is not None
             images = augment(images, generator)

@@ -182,7 +182,9 @@ class Layout:
             outputs = slice(rows[first].start, rows[last].stop)
             weights = self._trained((outputs.stop - outputs.start, each))
             own = {
-                member: slice(rows[member].start - outputs.start, rows[member].stop - outputs.start)
+                member: slice(
+                    rows[member].start - outputs.start, rows[member].stop - outputs.start
+                )
                 for member in members
             }
             _own(self.parameters, name, weights, own)
@@ -208,8 +210,10 @@ class Layout:
             return self._streams[last] == self._streams[member]
         read, own = self._read(last, below), self._read(member, below)
         # A shallower member that lies between the two keeps them apart.
-        return read.stop == own.start and _length(read) == _length(own) and (
-            _length(rows[last]) == _length(rows[member])
+        return (
+            read.stop == own.start
+            and _length(read) == _length(own)
+            and (_length(rows[last]) == _length(rows[member]))
         )
 
     def _read(self, member: int, below: Mapping[int, int]) -> slice:
@@ -282,8 +286,6 @@ def _merge(runs: Iterable[tuple[_Kind, slice]]) -> list[tuple[_Kind, slice]]:
     return merged
 
 
-def _own(
-    spans: list[dict[str, Span]], name: str, whole: Span, rows: Mapping[int, slice]
-) -> None:
+def _own(spans: list[dict[str, Span]], name: str, whole: Span, rows: Mapping[int, slice]) -> None:
     for member, part in rows.items():
         spans[member][name] = whole.part(part)

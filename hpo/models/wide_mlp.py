@@ -162,6 +162,7 @@ class WideMlp:
             if layer.bias:
                 torch.sum(layer.grad[layer.normed :], 1, out=layer.bias.gradient)
             self._backward_products(layer.products, layer.grad)
+        self._features = ()
 
     def predict(self, features: Tensor) -> Tensor:
         """A pass for evaluation: running statistics, no dropout, any number of rows.
@@ -242,13 +243,9 @@ class _Product:
         self._weight = self._each(weight.operand)
         self._gradient = self._each(weight.gradient)
 
-    def forward(
-        self, features: Sequence[Tensor], operands: Sequence[Tensor], out: Tensor
-    ) -> None:
+    def forward(self, features: Sequence[Tensor], operands: Sequence[Tensor], out: Tensor) -> None:
         """Write the products to their rows of `out`, `[rows, batch]`."""
-        _multiply(
-            self._weight, self._read(features, operands), self._each(out[self._outputs])
-        )
+        _multiply(self._weight, self._read(features, operands), self._each(out[self._outputs]))
 
     def backward(
         self, features: Sequence[Tensor], operands: Sequence[Tensor], grad: Tensor

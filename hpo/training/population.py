@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from hpo.models.layout import arrange
 from hpo.models.mlp import initial_state
-from hpo.models.wide_mlp import WideMlp
+from hpo.training.block import Block, cost
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
-from hpo.training.losses import cross_entropy, score
+from hpo.training.lanes import SharedIterator, divide, run_lanes
 from hpo.training.member import Member
-from hpo.training.schedules import rate_factor
 from hpo.training.snapshot import Snapshot
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Task
@@ -33,6 +33,9 @@ EVALUATION_ROWS = 2048
 """How many rows are scored at once."""
 
 _INITIALIZATION, _DROPOUT = 1, 2
+_Item = TypeVar("_Item")
+_Batch = tuple[list[Tensor], list[Tensor]]
+"""Features `[batch, inputs]` and labels `[batch]`, of each stream."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
@@ -68,7 +71,7 @@ class Population:
         self.batch = batch
         self.members: list[Member] = []
         self._between_batches = True
-        self._model: WideMlp | None = None
+        self._blocks: list[Block] = []
         self._masks: dict[Member, DropoutMasks] = {}
 
     def __len__(self) -> int:
@@ -98,8 +101,8 @@ class Population:
 
     def state(self, member: Member) -> dict[str, Tensor]:
         """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
-        assert self._model is not None
-        return self._model.state(self.members.index(member))
+        block = next(block for block in self._blocks if member in block.members)
+        return block.state(member)
 
     def snapshot(self, member: Member) -> Snapshot:
         """Copy all that a member is; what is trained afterwards does not change it.
@@ -107,7 +110,6 @@ class Population:
         In the middle of an epoch that is possible after `Stopped`, and not after another
         exception: then nobody knows what of the batch was done.
         """
-        assert self._model is not None
         assert self._between_batches, "an exception has left a batch half done"
         return member.at(
             stream=self.streams[member.stream].number,
@@ -118,13 +120,9 @@ class Population:
         )
 
     def shares(self) -> list[float]:
-        """Each member's part of the work, by its number of parameters; they add up to one."""
-        assert self._model is not None
-        sizes = [
-            sum(view.numel() for view in self._model.member_parameters(index).values())
-            for index in range(len(self.members))
-        ]
-        return [size / sum(sizes) for size in sizes]
+        """Each member's part of the work; they add up to one."""
+        costs = self._costs(self.members)
+        return [cost / sum(costs) for cost in costs]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
         """Train every member on one epoch of its stream, or on what is left of it.
@@ -138,27 +136,33 @@ class Population:
         Raises:
             Stopped: `stopping` said so; called again, it goes on there.
         """
-        assert self._model is not None
-        model = self._model
+        assert self.members
         self._between_batches = False
-        smoothing = self._tensor([member.config.label_smoothing for member in self.members])
-        total = self._tensor([member.loss for member in self.members])
-        for batch, (features, labels) in enumerate(self._batches()):
-            if stopping():
-                self._pause(max(batch, self.batch), total)
-                raise Stopped
-            if batch < self.batch:  # done before; drawn again for the sake of the augmentation
-                continue
-            logits = model.forward(features, self._fill_mask)
-            losses, gradient = cross_entropy(logits, labels, smoothing)
-            total += losses
-            model.backward(gradient)
-            for member in self.members:
-                member.optimizer.step(self._rate(member))
-            model.parameters_changed()
+        done = self.batch
+
+        def batches() -> Iterator[_Batch]:
+            nonlocal done
+            for batch, drawn in enumerate(self._batches()):
+                if stopping():
+                    return
+                if batch >= self.batch:  # else done before, and drawn for its augmentation alone
+                    yield drawn
+                    done = batch + 1
+
+        def train(block: Block, drawn: Iterator[_Batch]) -> None:
+            for features, labels in drawn:
+                block.step(features, labels)
+
+        self._run(batches(), train)
+        if done < self.batches:
+            self._pause(done)
+            raise Stopped
+        losses = torch.cat([block.losses for block in self._blocks]) / self.batches
+        for block in self._blocks:
+            block.losses.zero_()
         self.epoch += 1
-        self._pause(0, torch.zeros_like(total))
-        return total / self.batches
+        self._pause(0)
+        return losses
 
     def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Score every member on some rows, as they are: no augmentation, no dropout.
@@ -169,17 +173,22 @@ class Population:
         Returns:
             `[members]` each: mean cross-entropy in nats, and accuracy in [0, 1].
         """
-        assert self._model is not None
-        examples = self.task.examples
-        losses = torch.zeros(len(self.members), device=examples.device, dtype=torch.float64)
-        right = torch.zeros_like(losses)
-        for features, labels in examples.batches(
-            rows, self.task.normalization, self.task.precision, EVALUATION_ROWS
-        ):
-            loss, correct = score(self._model.predict(features), labels)
-            losses += loss
-            right += correct
-        return losses / len(rows), right / len(rows)
+        task = self.task
+        sums: dict[Block, Tensor] = {}
+
+        def score(block: Block, drawn: Iterator[tuple[Tensor, Tensor]]) -> None:
+            shape = (2, len(block.members))
+            total = torch.zeros(shape, device=task.examples.device, dtype=torch.float64)
+            for features, labels in drawn:
+                losses, right = block.score(features, labels)
+                total[0] += losses
+                total[1] += right
+            sums[block] = total
+
+        chunks = task.examples.batches(rows, task.normalization, task.precision, EVALUATION_ROWS)
+        self._run(chunks, score)
+        losses, right = torch.cat([sums[block] for block in self._blocks], 1) / len(rows)
+        return losses, right
 
     def run_epoch(
         self, validation: Tensor, stopping: Callable[[], bool] = lambda: False
@@ -216,15 +225,29 @@ class Population:
         self._between_batches = True
         return records
 
-    def _pause(self, batch: int, losses: Tensor) -> None:
-        """Note where between two batches the members are, and their losses `[members]` so far."""
+    def _run(self, items: Iterator[_Item], work: Callable[[Block, Iterator[_Item]], None]) -> None:
+        """Let every block read the items; several blocks do in threads of their own."""
+        shared = SharedIterator(items, len(self._blocks))
+
+        def run(lane: int) -> None:
+            try:
+                work(self._blocks[lane], shared.read(lane))
+            except BaseException as error:
+                shared.give_up(error)
+                raise
+
+        run_lanes([partial(run, lane) for lane in range(len(self._blocks))])
+
+    def _pause(self, batch: int) -> None:
+        """Note where between two batches the members are, and their losses so far."""
         self.batch = batch
-        for member, loss in zip(self.members, losses.tolist(), strict=True):
-            member.loss = loss
+        for block in self._blocks:
+            for member, loss in zip(block.members, block.losses.tolist(), strict=True):
+                member.loss = loss
         self._between_batches = True
 
-    def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """The epoch's batches: features of each stream, and labels of each member."""
+    def _batches(self) -> Iterator[_Batch]:
+        """The epoch's batches: features and labels of each stream."""
         task = self.task
         generators = [stream.augmentation(self.epoch) for stream in self.streams]
         for indices in zip(*(stream.epoch(self.epoch) for stream in self.streams), strict=False):
@@ -234,45 +257,35 @@ class Population:
                 )
                 for index, generator in zip(indices, generators, strict=True)
             ]
-            labels = torch.stack([labels for _, labels in drawn])
-            if len(drawn) > 1:
-                labels = labels[[member.stream for member in self.members]]
-            yield [features for features, _ in drawn], labels
+            yield [features for features, _ in drawn], [labels for _, labels in drawn]
 
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""
         old = {member: self.state(member) for member in self.members if member in set(members)}
-        # By key: so a layout, and with it the rounding, follows from who is there, and not from
-        # who came first.
-        members = sorted(members, key=lambda member: member.key)
-        configs = [member.config.model for member in members]
-        order = arrange(configs, [member.stream for member in members])
         # Frees the old buffers before the new ones are made.
-        for member in self.members:
-            member.optimizer.release()
-        self._model = None
-        self.members = [members[place] for place in order]
-        if not members:
-            return
-        task = self.task
-        model = WideMlp(
-            [member.config.model for member in self.members],
-            task.examples.features,
-            task.classes,
-            batch=self.batch_size,
-            device=task.examples.device,
-            streams=[member.stream for member in self.members],
-            dtype=task.dtype,
-            operand_dtype=task.precision,
-        )
-        for place, member in enumerate(self.members):
-            parameters = model.member_parameters(place)
-            model.load(place, old.get(member) or self._first_state(member))
-            member.resume(list(parameters), task.examples.device)
-            gradients = model.member_gradients(place)
-            member.optimizer.bind(list(parameters.values()), list(gradients.values()))
-        model.parameters_changed()
-        self._model = model
+        for block in self._blocks:
+            block.release()
+        self._blocks = []
+        self.members = []
+        # By key, as within a block: who came first must not matter.
+        members = sorted(members, key=lambda member: member.key)
+        threads = torch.get_num_threads() if self.task.examples.device.type == "cpu" else 1
+        for lane in divide(self._costs(members), threads):
+            self._blocks.append(
+                Block(
+                    [members[place] for place in lane],
+                    self._masks,
+                    self.task,
+                    self.batch_size,
+                    self.batches,
+                    lambda member: old.get(member) or self._first_state(member),
+                )
+            )
+        self.members = [member for block in self._blocks for member in block.members]
+
+    def _costs(self, members: Sequence[Member]) -> list[float]:
+        inputs, outputs = self.task.examples.features, self.task.classes
+        return [cost(member.config, inputs, outputs) for member in members]
 
     def _stream_of(self, snapshot: Snapshot) -> int:
         """Which of the streams a snapshot's member reads; the snapshot must be of this place."""
@@ -299,14 +312,3 @@ class Population:
             else:  # of another kind of device: other masks from here on, as random as these
                 generator.manual_seed(derive_seed(member.seed, _DROPOUT, steps))
         return DropoutMasks(member.config.model.dropout, generator)
-
-    def _fill_mask(self, place: int, mask: Tensor) -> None:
-        self._masks[self.members[place]].fill(mask)
-
-    def _rate(self, member: Member) -> float:
-        config = member.config
-        factor = rate_factor(config.schedule, member.optimizer.steps, self.batches, config.epochs)
-        return config.optimizer.lr * factor
-
-    def _tensor(self, values: list[float]) -> Tensor:
-        return torch.tensor(values, device=self.task.examples.device, dtype=self.task.dtype)
