@@ -15,10 +15,11 @@ __all__ = ["Berths"]
 class Berths:
     """The populations of one worker.
 
-    A stream takes newcomers for a quarter of a run. Then the next trial is free in its batch size
-    and opens another stream, while those of the first train on to their end. A trial that is
-    taken over goes on where it was put by, or begins again where it began before, so it comes to
-    the same values.
+    Newcomers are drawn for the open stream, with its batch size, for a quarter of a run. Then the
+    next trial is free in its batch size. Where members of that size still train, it joins them,
+    and theirs is the open stream again; else it opens another. So a worker has few populations
+    with many members each, which is what makes them fast. A trial that is taken over goes on
+    where it was put by, or begins again where it began before, so it comes to the same values.
     """
 
     def __init__(self, definition: StudyDefinition, data: Split) -> None:
@@ -26,6 +27,8 @@ class Berths:
         self._data = data
         self._chooses_batch_size = is_range(definition.training.batch_size)
         self._open: Population | None = None
+        self._opened = 0
+        self._shared: dict[int, Population] = {}
         self._places: dict[Place, Population] = {}
 
     @property
@@ -38,10 +41,16 @@ class Berths:
     def begin_round(self) -> None:
         """All populations have moved on; the open stream may have taken its last newcomers."""
         self._places.clear()
+        # One that is empty is not worth going on with; one that was lost in an epoch cannot.
+        self._shared = {
+            size: population
+            for size, population in self._shared.items()
+            if len(population) and population.batch == 0
+        }
         if self._open is None:
             return
         quarter = max(1, self._definition.training.epochs // 4)
-        over = self._open.epoch >= quarter and self._chooses_batch_size
+        over = self._open.epoch - self._opened >= quarter and self._chooses_batch_size
         broken = self._open.batch > 0  # it was lost in the middle of an epoch
         if over or broken:
             self._open = None
@@ -54,7 +63,10 @@ class Berths:
         if not entry.company:
             return self._population(Place(number, 0), batch_size)
         if self._open is None or self._open.batch_size != batch_size:
-            self._open = self._population(Place(number, 0), batch_size)
+            if batch_size not in self._shared:
+                self._shared[batch_size] = self._population(Place(number, 0), batch_size)
+            self._open = self._shared[batch_size]
+            self._opened = self._open.epoch
         return self._open
 
     def _at(self, place: Place, batch_size: int, *, shared: bool) -> Population:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ _UNIT = 150  # parameters whose products cost what else is done for one hidden u
 def cost(config: TrialConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
     sizes = [inputs, *config.model.widths, outputs]
-    products = sum(below * width for below, width in zip(sizes, sizes[1:], strict=False))
+    products = sum(below * width for below, width in pairwise(sizes))
     return float(products + _UNIT * sum(config.model.widths))
 
 

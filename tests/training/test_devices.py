@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -49,8 +51,11 @@ def test_auto_is_the_cpu_without_a_gpu(no_gpu: None) -> None:
 
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
-    assert pick_precision("auto", CPU) == torch.float32
     assert pick_precision("bfloat16", CPU) == torch.bfloat16
+    for gain, expected in ((0.5, torch.float32), (4.0, torch.bfloat16)):
+        monkeypatch.setattr("hpo.training.devices._bfloat16_gain", lambda gain=gain: gain)
+        assert pick_precision("auto", CPU) == expected
+        assert pick_precision("float32", CPU) == torch.float32
     for capability, expected in (
         ((7, 5), torch.float32),
         ((8, 0), torch.bfloat16),
@@ -59,6 +64,11 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert pick_precision("auto", gpu) == expected
         assert pick_precision("float32", gpu) == torch.float32
+
+
+def test_what_bfloat16_gains_on_a_cpu_is_measured() -> None:
+    units = "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    assert pick_precision("auto", CPU) == (torch.bfloat16 if units else torch.float32)
 
 
 def test_a_proof_has_a_rate_and_a_small_error() -> None:
