@@ -16,6 +16,7 @@ from typing import Any
 from hpo.cli import main
 
 HPO = [sys.executable, "-m", "hpo"]
+SLOWLY = [sys.executable, "-P", str(Path(__file__).with_name("slowly.py"))]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -55,10 +56,17 @@ def run_here(folder: Path, *arguments: str) -> tuple[int, str]:
     return code, said.getvalue()
 
 
-def start(folder: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:
-    """Start a command, for tests that stop or kill it."""
+def start(
+    folder: Path, *arguments: str, epochs_last: float | None = None, **extra: str
+) -> subprocess.Popen[str]:
+    """Start a command, for tests that stop or kill it.
+
+    Args:
+        epochs_last: so many seconds, or somewhat longer; None for as long as they take.
+    """
+    program = HPO if epochs_last is None else [*SLOWLY, str(epochs_last)]
     return subprocess.Popen(
-        [*HPO, *arguments],
+        [*program, *arguments],
         cwd=folder,
         env=environment(**extra),
         stdout=subprocess.PIPE,
