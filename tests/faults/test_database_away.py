@@ -15,7 +15,7 @@ import pytest
 
 from tests.commands import environment, hpo, read, start
 from tests.databases import PostgresServer
-from tests.watching import SLOW_EPOCHS, Study, until, write_slow_study
+from tests.watching import SLOW_RANDOM, Study, until, write_slow_study
 
 AT_TELL = Path(__file__).with_name("at_tell.py")
 
@@ -23,7 +23,7 @@ AT_TELL = Path(__file__).with_name("at_tell.py")
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
-    return write_slow_study(tmp_path, SLOW_EPOCHS)
+    return write_slow_study(tmp_path, SLOW_RANDOM)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import HPO, environment, hpo, start
-from tests.watching import SLOW_EPOCHS, Study, until, write_slow_study
+from tests.watching import SLOW_RANDOM, Study, until, write_slow_study
 
 WIDE = ("--set", "model.mlp.width=512", "--set", "training.batch_size=64")
 
@@ -19,7 +19,7 @@ WIDE = ("--set", "model.mlp.width=512", "--set", "training.batch_size=64")
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
-    return write_slow_study(tmp_path, SLOW_EPOCHS)
+    return write_slow_study(tmp_path, SLOW_RANDOM)
 
 
 def limited(

@@ -18,7 +18,7 @@ import optuna
 import pytest
 
 from tests.commands import hpo, read, start
-from tests.watching import SLOW_EPOCHS, Study, until, write_slow_study
+from tests.watching import SLOW_RANDOM, Study, until, write_slow_study
 
 ALONE = ("--study", "slow", "--population", "1", "-v")
 
@@ -27,7 +27,7 @@ ALONE = ("--study", "slow", "--population", "1", "-v")
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the slow study and a state folder of its own."""
     monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
-    return write_slow_study(tmp_path, SLOW_EPOCHS)
+    return write_slow_study(tmp_path, SLOW_RANDOM)
 
 
 def curves(url: str, study: str = "slow") -> dict[int, list[tuple[float, ...]]]:
