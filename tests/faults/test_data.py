@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from hpo.data import fetch
-from tests.commands import Used, hpo, measured
+from tests.commands import Used, here, measured
 
 pytestmark = pytest.mark.slow
 
@@ -85,11 +85,11 @@ def test_f15_a_study_that_goes_on_gets_no_trial_either(tmp_path: Path, real: Pat
     data = tmp_path / "data"
     shutil.copytree(real, data / "mnist")
     short = ("--set", "training.epochs=1", "--set", "model.mlp={widths: [4]}")
-    hpo(tmp_path, *SEARCH, *short, HPO_DATA=str(data))
-    before = hpo(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout
+    here(tmp_path, *SEARCH, *short, HPO_DATA=str(data))
+    before = here(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout
     with (data / "mnist" / NAME).open("r+b") as file:
         _flip(file)
     more = ("--trials", "2", *short)
-    refused = hpo(tmp_path, "optimize", "--study", "mnist", *more, expect=1, HPO_DATA=str(data))
+    refused = here(tmp_path, "optimize", "--study", "mnist", *more, expect=1, HPO_DATA=str(data))
     assert f"{NAME}: damaged" in refused.stderr
-    assert hpo(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout == before
+    assert here(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout == before
