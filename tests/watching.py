@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from hpo.search.url import parse
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait for something to become true, and return it."""
     end = time.monotonic() + seconds
     while not (found := condition()):

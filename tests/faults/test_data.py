@@ -78,7 +78,7 @@ def test_f15_a_damaged_file_is_named_before_a_trial_begins(
     assert used.stdout == ""
     assert list(working.iterdir()) == []  # neither a database nor a trial in it
     assert used.mebibytes < least.mebibytes + 50
-    assert used.cpu_seconds < least.cpu_seconds + 1
+    assert used.cpu_seconds < 3 * least.cpu_seconds
 
 
 def test_f15_a_study_that_goes_on_gets_no_trial_either(tmp_path: Path, real: Path) -> None:

@@ -51,7 +51,7 @@ def test_f16_a_hostile_file_ends_quickly_and_small(tmp_path: Path, least: Used, 
     assert any(sentence in line for line in lines)
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # and no canary
     assert used.mebibytes < 100
-    assert used.cpu_seconds < least.cpu_seconds + 1
+    assert used.cpu_seconds < 3 * least.cpu_seconds
 
 
 WRONG = """\
