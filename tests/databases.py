@@ -7,6 +7,7 @@ names a server to use instead, by the URL of a database from which others may be
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -84,8 +85,10 @@ class PostgresServer:
     def _signal(self, number: int) -> None:
         pid = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (pid, *children):
-            os.kill(int(process), number)
+        os.kill(int(pid), number)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(int(child), number)
 
     def _log(self) -> tuple[str, ...]:
         return ("-l", str(self.folder / "log"), "start")

@@ -290,7 +290,7 @@ def test_two_workers_finish_a_submitted_study_and_the_dashboard_shows_it(engine:
     for process in (*workers, dashboard):
         process.send_signal(signal.SIGTERM)
     for process in (*workers, dashboard):
-        assert process.wait(20) in (0, 128 + signal.SIGTERM), engine.said(process)
+        assert process.wait(60) in (0, 128 + signal.SIGTERM), engine.said(process)
     for secret in engine.secrets.values():
         assert secret not in engine.everything_said()
         assert secret.encode() not in lines

@@ -23,7 +23,7 @@ from hpo.definition import load_definition
 from hpo.definition.leaves import Leaf, Number, Word
 from hpo.definition.schema import StudyDefinition
 from hpo.definition.sections import ExactlyOne, Section
-from tests.commands import environment, hpo, read
+from tests.commands import environment, here, hpo, read
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -252,8 +252,8 @@ def test_every_link_leads_somewhere(page: str, target: str) -> None:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny search of digits and its artifact."""
     folder = tmp_path_factory.mktemp("searched")
-    hpo(folder, "optimize", "--study", "digits", *SHORT)
-    hpo(folder, "retrain-best", "--study", "digits")
+    here(folder, "optimize", "--study", "digits", *SHORT)
+    here(folder, "retrain-best", "--study", "digits")
     return folder
 
 

@@ -19,7 +19,7 @@ from scipy import stats
 from hpo.config import TrialConfig
 from hpo.data import load_test
 from hpo.models.mlp import Mlp
-from tests.commands import HPO, hpo, read, start
+from tests.commands import HPO, here, hpo, read, start
 from tests.watching import in_folder, until, write_slow_study
 
 TRIALS = "10"
@@ -74,7 +74,7 @@ def test_every_trial_says_what_it_was_and_what_became_of_it(finished: Path) -> N
 
 def test_asked_again_it_does_nothing_and_says_so(finished: Path) -> None:
     before = outcomes(finished)
-    again = hpo(finished, "optimize", "--study", "digits", "--trials", TRIALS)
+    again = here(finished, "optimize", "--study", "digits", "--trials", TRIALS)
     assert "nothing to do" in again.stdout
     assert outcomes(finished) == before
 
@@ -112,7 +112,7 @@ def test_the_artifact_is_whole_and_its_numbers_are_true(finished: Path) -> None:
 def test_the_test_set_stays_closed_while_nothing_has_changed(finished: Path) -> None:
     model = finished / "results" / "digits" / "model.safetensors"
     written = model.stat().st_mtime_ns
-    again = hpo(finished, "retrain-best", "--study", "digits", "--format", "json")
+    again = here(finished, "retrain-best", "--study", "digits", "--format", "json")
     assert "stays closed" in again.stderr
     metrics = json.loads((finished / "results" / "digits" / "metrics.json").read_text())
     assert json.loads(again.stdout)["test"] == metrics["test"]
@@ -120,8 +120,8 @@ def test_the_test_set_stays_closed_while_nothing_has_changed(finished: Path) -> 
 
 
 def test_asking_for_fewer_trials_does_not_open_the_test_set_again(finished: Path) -> None:
-    hpo(finished, "optimize", "--study", "digits", "--trials", "5")
-    again = hpo(finished, "retrain-best", "--study", "digits")
+    here(finished, "optimize", "--study", "digits", "--trials", "5")
+    again = here(finished, "retrain-best", "--study", "digits")
     assert "stays closed" in again.stderr
     assert not (finished / "results" / "digits.1").exists()
 
@@ -131,8 +131,8 @@ def test_a_longer_search_makes_a_new_artifact_and_keeps_the_old(
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    hpo(folder, "optimize", "--study", "digits", "--trials", "12")
-    hpo(folder, "retrain-best", "--study", "digits")
+    here(folder, "optimize", "--study", "digits", "--trials", "12")
+    here(folder, "retrain-best", "--study", "digits")
     assert (folder / "results" / "digits" / "metrics.json").exists()
     assert (folder / "results" / "digits.1" / "metrics.json").exists()
     assert len(outcomes(folder)) == 12
@@ -141,9 +141,9 @@ def test_a_longer_search_makes_a_new_artifact_and_keeps_the_old(
 def test_one_worker_and_one_seed_give_the_same_trials_and_values(
     finished: Path, tmp_path: Path
 ) -> None:
-    hpo(tmp_path, "optimize", "--study", "digits", "--trials", TRIALS)
+    here(tmp_path, "optimize", "--study", "digits", "--trials", TRIALS)
     assert outcomes(tmp_path) == outcomes(finished)
-    other = hpo(
+    other = here(
         tmp_path,
         "optimize",
         "--study",
@@ -160,8 +160,8 @@ def test_one_worker_and_one_seed_give_the_same_trials_and_values(
 
 
 def test_a_search_in_two_parts_has_each_trial_once(tmp_path: Path) -> None:
-    hpo(tmp_path, "optimize", "--study", "digits", "--trials", "3")
-    hpo(tmp_path, "optimize", "--study", "digits", "--trials", "6")
+    here(tmp_path, "optimize", "--study", "digits", "--trials", "3")
+    here(tmp_path, "optimize", "--study", "digits", "--trials", "6")
     assert [number for number, *_ in outcomes(tmp_path)] == list(range(6))
 
 
@@ -169,63 +169,55 @@ def test_a_search_in_two_parts_has_each_trial_once(tmp_path: Path) -> None:
 def test_a_signal_hands_back_what_runs_and_the_search_resumes(
     slow_study: Path, number: signal.Signals
 ) -> None:
-    process = start(slow_study, "optimize", "--study", "slow")
+    process = start(slow_study, "optimize", "--study", "slow", epochs_last=0.5)
     until(lambda: in_folder(slow_study).is_training())
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
     assert "Traceback" not in errors
     status = read(slow_study, "status", "--study", "slow")
     assert status["running"] == 0
     assert status["waiting"] > 0
     begun = {trial["number"] for trial in read(slow_study, "trials", "--study", "slow")}
-    hpo(slow_study, "optimize", "--study", "slow")
+    here(slow_study, "optimize", "--study", "slow")
     status = read(slow_study, "status", "--study", "slow")
     assert status["finished"] == status["complete"] == 6
     resumed = outcomes(slow_study, "slow")
     assert begun <= {trial[0] for trial in resumed} == set(range(6))
     # A trial that is taken over begins again where it began, so it comes to the same.
-    hpo(slow_study, "optimize", "--study", "slow", "--name", "unbroken")
+    here(slow_study, "optimize", "--study", "slow", "--name", "unbroken")
     for trial, other in zip(resumed, outcomes(slow_study, "unbroken"), strict=True):
         assert trial[3] == other[3]
         assert trial[2] == pytest.approx(other[2], abs=0.01)
 
 
 def test_two_signals_end_it_at_once(slow_study: Path) -> None:
-    process = start(slow_study, "optimize", "--study", "slow", "--set", "training.epochs=5000")
+    process = start(slow_study, "optimize", "--study", "slow", "--set", "training.epochs=100000")
     until(lambda: in_folder(slow_study).is_training())
     process.send_signal(signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=5)
+    process.communicate(timeout=60)
     assert process.returncode in (130, 143)
 
 
 def test_a_killed_search_goes_on_at_once_with_the_same_trials(slow_study: Path) -> None:
-    process = start(slow_study, "optimize", "--study", "slow", "--lease", "3600")
+    lease = ("--lease", "3600")
+    process = start(slow_study, "optimize", "--study", "slow", *lease, epochs_last=0.5)
     until(lambda: in_folder(slow_study).is_training())
     process.kill()
     process.communicate()
     # The lease has an hour to go, but its holder is known to be dead.
-    hpo(slow_study, "optimize", "--study", "slow")
+    here(slow_study, "optimize", "--study", "slow")
     status = read(slow_study, "status", "--study", "slow")
     assert status["finished"] == status["complete"] == 6
     assert len(outcomes(slow_study, "slow")) == 6
 
 
-def test_two_searches_at_once_end_with_exactly_the_budget(slow_study: Path) -> None:
-    both = [start(slow_study, "optimize", "--study", "slow", "--trials", "9") for _ in range(2)]
-    for process in both:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-    assert [number for number, *_ in outcomes(slow_study, "slow")] == list(range(9))
-    assert len({trial["worker"] for trial in read(slow_study, "trials", "--study", "slow")}) <= 2
-
-
 def test_the_time_limit_stops_and_the_rest_is_done_later(slow_study: Path) -> None:
-    arguments = ("--study", "slow", "--set", "training.epochs=400", "--trials", "2")
-    stopped = hpo(slow_study, "optimize", *arguments, "--timeout", "2")
+    arguments = ("--study", "slow", "--set", "training.epochs=100000", "--trials", "2")
+    stopped = here(slow_study, "optimize", *arguments, "--timeout", "2")
     assert "the time is up" in stopped.stdout
     assert read(slow_study, "status", "--study", "slow")["finished"] < 2
 
@@ -237,7 +229,7 @@ def test_same_parameters_are_not_trained_twice(tmp_path: Path) -> None:
         "optimizer: {adam: {lr: 0.01}}\n"
         "training: {batch_size: 32, epochs: 2}\n"
     )
-    hpo(tmp_path, "optimize", "--study", "./tiny.yaml", "--trials", "12", "--population", "1")
+    here(tmp_path, "optimize", "--study", "./tiny.yaml", "--trials", "12", "--population", "1")
     trials = read(tmp_path, "trials", "--study", "tiny")
     trained = [trial for trial in trials if trial["epochs"] > 0]
     assert len(trials) == 12
@@ -257,18 +249,20 @@ def test_time_runs_out_also_where_nothing_is_left_to_train(tmp_path: Path) -> No
         "search: {sampler: random}\n"
     )
     many = ("--study", "one.yaml", "--trials", "20000")
-    stopped = hpo(tmp_path, "optimize", *many, "--timeout", "3")
+    stopped = here(tmp_path, "optimize", *many, "--timeout", "3")
     assert "the time is up" in stopped.stdout
     status = read(tmp_path, "status", "--study", "one")
     assert 1 < status["finished"] < 20000
-    assert hpo(tmp_path, "best", "--study", "one", "--format", "json").stdout
+    assert here(tmp_path, "best", "--study", "one", "--format", "json").stdout
 
 
 def test_a_smaller_budget_finishes_what_has_begun(slow_study: Path) -> None:
-    hpo(slow_study, "optimize", "--study", "slow", "--timeout", "1")
+    process = start(slow_study, "optimize", "--study", "slow", epochs_last=0.5)
+    until(lambda: len(in_folder(slow_study).running()) > 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
     begun = len(outcomes(slow_study, "slow"))
-    assert begun > 2
-    done = hpo(slow_study, "optimize", "--study", "slow", "--trials", "2")
+    done = here(slow_study, "optimize", "--study", "slow", "--trials", "2")
     assert f"{begun} of {begun} trials finished" in done.stdout
 
 
@@ -276,7 +270,7 @@ def test_retrain_asks_for_its_place_before_it_works(finished: Path, tmp_path: Pa
     (tmp_path / "file").write_text("")
     storage = f"sqlite:///{finished}/hpo.db"
     place = ("--output", str(tmp_path / "file"))
-    refused = hpo(
+    refused = here(
         tmp_path, "retrain-best", "--study", "digits", "--storage", storage, *place, expect=74
     )
     assert "finalist" not in refused.stderr
@@ -290,7 +284,7 @@ def test_a_diverged_member_fails_with_its_reason_and_the_others_go_on(tmp_path: 
         "training: {batch_size: 32, epochs: 3}\n"
         "search: {trials: 8, pruner: none, sampler: random}\n"
     )
-    hpo(tmp_path, "optimize", "--study", "wild.yaml")
+    here(tmp_path, "optimize", "--study", "wild.yaml")
     trials = read(tmp_path, "trials", "--study", "wild")
     failed = [trial for trial in trials if trial["state"] == "failed"]
     complete = [trial for trial in trials if trial["state"] == "complete"]
@@ -301,15 +295,15 @@ def test_a_diverged_member_fails_with_its_reason_and_the_others_go_on(tmp_path: 
 
 
 def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
-    shown = hpo(tmp_path, "optimize", "--study", "digits", "--dry-run").stdout
+    shown = here(tmp_path, "optimize", "--study", "digits", "--dry-run").stdout
     assert "mlp.layers: int 1 to 3" in shown
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_study_goes_on_from_the_database_alone(slow_study: Path) -> None:
-    hpo(slow_study, "optimize", "--study", "slow", "--trials", "1")
+    here(slow_study, "optimize", "--study", "slow", "--trials", "1")
     (slow_study / "studies" / "slow.yaml").unlink()
-    hpo(slow_study, "optimize", "--study", "slow", "--trials", "2")
+    here(slow_study, "optimize", "--study", "slow", "--trials", "2")
     assert read(slow_study, "status", "--study", "slow")["finished"] == 2
 
 
@@ -336,7 +330,7 @@ BAD_INPUT: list[tuple[list[str], int, str]] = [
 def test_bad_input_is_one_sentence_and_leaves_nothing(
     tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
-    result = hpo(tmp_path, "optimize", *arguments, expect=code)
+    result = here(tmp_path, "optimize", *arguments, expect=code)
     assert words in result.stderr
     assert "s3cr3t" not in result.stderr
     assert result.stdout == ""
@@ -344,18 +338,18 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
 
 
 def test_a_changed_space_is_refused_with_its_differences(tmp_path: Path) -> None:
-    hpo(tmp_path, "optimize", "--study", "digits", "--trials", "1")
+    here(tmp_path, "optimize", "--study", "digits", "--trials", "1")
     before = outcomes(tmp_path)
     changed = ("--set", "model.mlp.dropout={float: [0.0, 0.2]}")
-    refused = hpo(tmp_path, "optimize", "--study", "digits", *changed, expect=2)
+    refused = here(tmp_path, "optimize", "--study", "digits", *changed, expect=2)
     assert "mlp.dropout" in refused.stderr
     assert "--name" in refused.stderr
     assert outcomes(tmp_path) == before
-    hpo(tmp_path, "optimize", "--study", "digits", *changed, "--name", "new", "--trials", "1")
+    here(tmp_path, "optimize", "--study", "digits", *changed, "--name", "new", "--trials", "1")
 
 
 def test_retrain_of_nothing_is_one_sentence(tmp_path: Path) -> None:
-    absent = hpo(tmp_path, "retrain-best", "--study", "digits", expect=69)
+    absent = here(tmp_path, "retrain-best", "--study", "digits", expect=69)
     assert "hpo.db" in absent.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -368,7 +362,7 @@ def test_a_full_disk_leaves_no_half_artifact(tmp_path: Path) -> None:
         "training: {batch_size: 256, epochs: 1}\n"
         "retrain: {finalists: 1, seeds: 1}\n"
     )
-    hpo(tmp_path, "optimize", "--study", "large.yaml", "--trials", "1")
+    here(tmp_path, "optimize", "--study", "large.yaml", "--trials", "1")
     command = 'ulimit -f 2048; exec "$@"'  # 2 MiB: enough for the database, not for the weights
     result = subprocess.run(
         ["bash", "-c", command, "bash", *HPO, "retrain-best", "--study", "large"],
@@ -388,7 +382,7 @@ def test_a_full_disk_leaves_no_half_artifact(tmp_path: Path) -> None:
 def test_mnist_passes_97_percent_in_a_short_real_run(tmp_path: Path) -> None:
     short = ("--trials", "6", "--set", "training.epochs=4", "--set", "retrain.finalists=1")
     narrow = ("--set", "model.mlp.width={int: [128, 256], log: true}", "--set", "retrain.seeds=2")
-    hpo(tmp_path, "optimize", "--study", "mnist", *short, *narrow)
+    here(tmp_path, "optimize", "--study", "mnist", *short, *narrow)
     result = read(tmp_path, "retrain-best", "--study", "mnist")
     assert result["test"]["mean"] > 0.97
     assert result["test"]["n"] == 2

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from hpo.search.url import parse
 
 
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait for something to become true, and return it."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -91,19 +91,19 @@ SLOW = """
 dataset: {name: digits}
 model: {mlp: {layers: {int: [1, 2]}, width: {int: [8, 32]}}}
 optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
-training: {batch_size: 16, epochs: 30}
+training: {batch_size: 32, epochs: 10}
 search: {trials: 6, pruner: none}
 """
-"""A study that trains long enough to be interrupted, and prunes nothing."""
+"""A study to interrupt, which prunes nothing: slow where it is started with `epochs_last`."""
 
-SLOW_EPOCHS = """
+SLOW_RANDOM = """
 dataset: {name: digits}
 model: {mlp: {layers: {int: [1, 2]}, width: {int: [32, 64]}, dropout: 0.1}}
 optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
-training: {batch_size: 8, epochs: 10}
+training: {batch_size: 32, epochs: 10}
 search: {trials: 6, pruner: none, sampler: random}
 """
-"""The same with epochs of about a fifth of a second, each of which is checkpointed."""
+"""The same, of which no trial depends on another."""
 
 
 def write_slow_study(folder: Path, text: str = SLOW) -> Path:

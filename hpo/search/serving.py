@@ -154,13 +154,15 @@ class _Server:
             pause = min(2 * pause, _LONGEST_WAIT)
 
     def _serve_next(self) -> bool:
-        """Serve the first study that has work; returns whether anything was trained."""
+        """Serve the first study that has work for this worker; returns whether it trained any."""
         for study in open_studies(self._storage):
+            if self._stopping():
+                break
             refusal = self._refused.get(study.id)
             if refusal is not None and time.monotonic() < refusal.until:
                 continue
-            if self._has_work(study):
-                return self._serve(study)
+            if self._has_work(study) and self._serve(study):
+                return True
         return False
 
     def _has_work(self, study: OpenStudy) -> bool:

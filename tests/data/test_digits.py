@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import hpo.data
+from hpo.data import digits
 from hpo.errors import DataError
 
 
@@ -46,9 +51,39 @@ def test_nothing_is_downloaded_or_written(data_home: Path) -> None:
     assert not data_home.exists()
 
 
-def test_other_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    altered = load_digits()
-    altered.images[7, 3, 3] += 1
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: altered)
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of another scikit-learn, the only one there is."""
+    package = tmp_path / "sklearn"
+    file = package.joinpath(*digits._FILE)
+    file.parent.mkdir(parents=True)
+    found = ModuleSpec("sklearn", None, is_package=True)
+    assert found.submodule_search_locations is not None
+    found.submodule_search_locations.append(str(package))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: found)
+    return file
+
+
+def test_other_rows_are_refused(other: Path) -> None:
+    original = load_digits()
+    table = np.column_stack([original.data, original.target])
+    table[7, 3] += 1
+    with gzip.open(other, "wt") as file:
+        np.savetxt(file, table, fmt="%d", delimiter=",")
     with pytest.raises(DataError, match=r"digits: this scikit-learn holds other rows.*sha256"):
         hpo.data.load_train("digits")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"1,2\n3\n")])
+def test_a_file_that_cannot_be_read_is_named(other: Path, content: bytes | None) -> None:
+    if content is not None:
+        other.write_bytes(content)
+    with pytest.raises(DataError, match=r"digits: .*digits\.csv\.gz: cannot be read"):
+        hpo.data.load_train("digits")
+
+
+def test_reading_them_does_not_import_scikit_learn() -> None:
+    code = (
+        "import sys, hpo.data; hpo.data.load_train('digits'); assert 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -19,10 +19,10 @@ from hpo.engines.survey import Survey
 from hpo.search.status import read_standing, read_status, read_trials
 from hpo.search.storage import Storage, open_storage
 from hpo.search.study import create_or_resume
-from tests.commands import HPO, environment
+from tests.commands import SLOWLY, environment
 from tests.watching import in_folder, until, write_slow_study
 
-WORKER = [*HPO, "worker", "--study", "slow", "--population", "2"]
+WORKER = [*SLOWLY, "0.2", "worker", "--study", "slow", "--population", "2"]
 
 
 class EngineTestCase:

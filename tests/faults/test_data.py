@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from hpo.data import fetch
-from tests.commands import Used, hpo, measured
+from tests.commands import Used, here, measured
 
 pytestmark = pytest.mark.slow
 
@@ -78,18 +78,18 @@ def test_f15_a_damaged_file_is_named_before_a_trial_begins(
     assert used.stdout == ""
     assert list(working.iterdir()) == []  # neither a database nor a trial in it
     assert used.mebibytes < least.mebibytes + 50
-    assert used.cpu_seconds < least.cpu_seconds + 1
+    assert used.cpu_seconds < 3 * least.cpu_seconds
 
 
 def test_f15_a_study_that_goes_on_gets_no_trial_either(tmp_path: Path, real: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(real, data / "mnist")
     short = ("--set", "training.epochs=1", "--set", "model.mlp={widths: [4]}")
-    hpo(tmp_path, *SEARCH, *short, HPO_DATA=str(data))
-    before = hpo(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout
+    here(tmp_path, *SEARCH, *short, HPO_DATA=str(data))
+    before = here(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout
     with (data / "mnist" / NAME).open("r+b") as file:
         _flip(file)
     more = ("--trials", "2", *short)
-    refused = hpo(tmp_path, "optimize", "--study", "mnist", *more, expect=1, HPO_DATA=str(data))
+    refused = here(tmp_path, "optimize", "--study", "mnist", *more, expect=1, HPO_DATA=str(data))
     assert f"{NAME}: damaged" in refused.stderr
-    assert hpo(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout == before
+    assert here(tmp_path, "trials", "--study", "mnist", "--format", "json").stdout == before

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.commands import hpo, read, start
+from tests.commands import here, read, start
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ STUDY = """\
 dataset: {name: digits}
 model: {mlp: {layers: {int: [1, 2]}, width: {int: [8, 32]}}}
 optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
-training: {batch_size: 16, epochs: 30}
+training: {batch_size: 32, epochs: 10}
 search: {trials: 4, pruner: none}
 """
 SHORT = (
@@ -81,7 +81,7 @@ def test_f19_a_sampler_in_the_database_is_not_unpickled(
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    hpo(folder, "optimize", "--study", "digits", "--trials", "2", *SHORT)
+    here(folder, "optimize", "--study", "digits", "--trials", "2", *SHORT)
     engine = sa.create_engine(f"sqlite:///{folder / 'hpo.db'}", poolclass=sa.NullPool)
     # As Optuna's CMA-ES sampler keeps its state: hex, in parts.
     rows = [
@@ -101,14 +101,14 @@ def test_f19_a_sampler_in_the_database_is_not_unpickled(
                     VALUES ({owner}, :key, :value)
                 """  # noqa: S608
                 connection.execute(sa.text(statement), rows)
-    hpo(folder, "optimize", "--study", "digits", "--trials", "4", *SHORT)
-    hpo(folder, "retrain-best", "--study", "digits")
+    here(folder, "optimize", "--study", "digits", "--trials", "4", *SHORT)
+    here(folder, "retrain-best", "--study", "digits")
     assert read(folder, "status", "--study", "digits")["finished"] == 4
     assert not canary.exists()
 
 
 def test_f19_a_stored_study_that_asks_for_such_a_sampler_is_refused(tmp_path: Path) -> None:
-    hpo(tmp_path, "optimize", "--study", "digits", "--trials", "1", *SHORT)
+    here(tmp_path, "optimize", "--study", "digits", "--trials", "1", *SHORT)
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'hpo.db'}", poolclass=sa.NullPool)
     with engine.begin() as connection:
         where = "WHERE key = 'hpo:definition'"
@@ -119,7 +119,7 @@ def test_f19_a_stored_study_that_asks_for_such_a_sampler_is_refused(tmp_path: Pa
         update = f"UPDATE study_user_attributes SET value_json = :value {where}"  # noqa: S608
         connection.execute(sa.text(update), {"value": changed})
     for command in (["worker", "--study", "digits"], ["retrain-best", "--study", "digits"]):
-        done = hpo(tmp_path, *command, expect=2)
+        done = here(tmp_path, *command, expect=2)
         assert "search.sampler.cmaes: unknown key; there are tpe, random" in done.stderr
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM trials")) == 1
@@ -133,7 +133,7 @@ def test_f19_a_pickle_among_the_checkpoints_is_not_loaded(
     (folder / "slow.yaml").write_text(STUDY)
     place: dict[str, Any] = {"HPO_STATE": str(state)}
     search = ("optimize", "--study", "slow.yaml")
-    stopped = start(folder, *search, **place)
+    stopped = start(folder, *search, epochs_last=0.5, **place)
     deadline = time.monotonic() + 120
     while not (folder / "hpo.db").exists() or not _reports(folder):
         assert stopped.poll() is None, stopped.communicate()
@@ -146,7 +146,7 @@ def test_f19_a_pickle_among_the_checkpoints_is_not_loaded(
     assert state.is_dir()
     replaced = _plant(state, poison)
     assert any(path.suffix == ".safetensors" for path in replaced)
-    hpo(folder, *search, **place)
+    here(folder, *search, **place)
     assert read(folder, "status", "--study", "slow")["complete"] == 4
     assert not canary.exists()
 
@@ -165,10 +165,10 @@ def test_f19_a_pickle_in_an_artifact_is_not_loaded(
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    hpo(folder, "optimize", "--study", "digits", "--trials", "2", *SHORT)
-    hpo(folder, "retrain-best", "--study", "digits")
+    here(folder, "optimize", "--study", "digits", "--trials", "2", *SHORT)
+    here(folder, "retrain-best", "--study", "digits")
     artifact = folder / "results" / "digits"
     assert artifact / "model.safetensors" in _plant(artifact, poison)
-    refused = hpo(folder, "retrain-best", "--study", "digits", expect=74)
+    refused = here(folder, "retrain-best", "--study", "digits", expect=74)
     assert "metrics.json: cannot be read" in refused.stderr
     assert not canary.exists()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import environment, hpo, read
+from tests.commands import environment, here, read
 from tests.watching import Study
 
 BROKEN = Path(__file__).with_name("broken_members.py")
@@ -66,7 +66,7 @@ def test_f13_what_diverges_fails_with_its_reason_and_is_never_the_best(
     place: Path, metric: str
 ) -> None:
     wild = "optimizer={sgd: {lr: {choice: [0.05, 1.0e+4, 1.0e+30]}, momentum: 0.9}}"
-    hpo(
+    here(
         place,
         "optimize",
         "--study",
@@ -125,7 +125,7 @@ def test_an_exception_that_passes_costs_nobody_anything(place: Path) -> None:
     Study(url(place)).assert_exactly(12)
     assert {trial["state"] for trial in trials(place)} == {"complete"}
     values = {trial["number"]: trial["value"] for trial in trials(place)}
-    hpo(place, "optimize", "--study", "quick", "--name", "well", "--population", "4")
+    here(place, "optimize", "--study", "quick", "--name", "well", "--population", "4")
     # The first four begin together; who follows joins when there is room, which differs.
     for trial in read(place, "trials", "--study", "well")[:4]:
         assert values[trial["number"]] == pytest.approx(trial["value"], abs=0.02)
@@ -138,14 +138,14 @@ def test_a_search_of_which_too_much_fails_stops_and_says_why(place: Path, worker
         *("--set", "optimizer={sgd: {lr: {choice: [1.0e+30, 2.0e+30]}}}"),
         *("--set", "model.mlp.widths=[16, 16]", "--set", "model.mlp.activation=relu"),
     )
-    stopped = hpo(place, "optimize", "--study", "quick", *wild, *many, expect=1)
+    stopped = here(place, "optimize", "--study", "quick", *wild, *many, expect=1)
     assert "search.max_failed" in stopped.stderr
     assert "diverged in epoch 1" in stopped.stderr
     status = read(place, "status", "--study", "quick")
     assert 10 <= status["failed"] < 60
     assert status["running"] == 0
     # Asked again, it tries again.
-    hpo(place, "optimize", "--study", "quick", *wild, *many, expect=1)
+    here(place, "optimize", "--study", "quick", *wild, *many, expect=1)
     assert read(place, "status", "--study", "quick")["failed"] > status["failed"]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hpo import studies
 from hpo.cli.app import app
 from hpo.errors import UsageError
-from tests.commands import hpo, run_here
+from tests.commands import here, run_here
 
 BAD_NAMES = [
     "../x",
@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("outer") / "inner"
     (made / "results" / "digits").mkdir(parents=True)
     short = ("--trials", "1", "--set", "training.epochs=1")
-    hpo(made, "optimize", "--study", "digits", *short)
+    here(made, "optimize", "--study", "digits", *short)
     return made
 
 
@@ -115,13 +115,13 @@ def test_f18_a_name_that_the_database_brings_is_no_path(tmp_path: Path, name: st
     folder = tmp_path / "outer" / "inner"
     folder.mkdir(parents=True)
     short = ("--set", "training.epochs=1", "--set", "model.mlp={widths: [4]}")
-    hpo(folder, "submit", "--study", "digits", "--trials", "2", *short)
+    here(folder, "submit", "--study", "digits", "--trials", "2", *short)
     engine = sa.create_engine(f"sqlite:///{folder / 'hpo.db'}", poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE studies SET study_name = :name"), {"name": name})
     state = tmp_path / "state"
-    done = hpo(folder, "worker", "--idle", "0", HPO_STATE=str(state))
-    listed = hpo(folder, "status").stdout
+    done = here(folder, "worker", "--idle", "0", HPO_STATE=str(state))
+    listed = here(folder, "status").stdout
     for text in (done.stdout, done.stderr, listed):
         assert "\x1b" not in text
     with engine.begin() as connection:

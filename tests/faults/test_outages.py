@@ -104,7 +104,7 @@ def test_leases_are_fresh_soon_after_an_outage(unsteady_server: Any) -> None:
             with open_storage(url) as other:
                 while (other.ledger.slots(study_id)[0].expires_in or -1.0) < 0.0:
                     time.sleep(0.05)
-            assert time.monotonic() - back < 2.0 + 3.0  # with room for a busy machine
+            assert time.monotonic() - back < 30  # two on a machine of its own
             assert not keeper.lost.is_set()
 
 
@@ -165,8 +165,8 @@ def test_a_stop_is_heard_while_a_call_hangs(hanging: tuple[Storage, threading.Ev
     with pytest.raises(sa.exc.OperationalError):
         storage.ledger.release("me:1:x")
     # By itself a hanging call ends after 30 s, and the last one would then hang as long.
-    assert heard < 10
-    assert time.monotonic() - began < 10
+    assert heard < 25
+    assert time.monotonic() - began < 25
 
 
 def test_a_call_that_hangs_goes_on_with_a_server_that_moves_again(
@@ -338,7 +338,7 @@ def test_a_stop_is_heard_while_a_file_is_locked(sqlite_url: str, processes: Any)
             began = time.monotonic()
             with pytest.raises(sa.exc.OperationalError, match="locked"):
                 storage.ledger.claim(study_id, "me:1:x", 1, LEASE)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60  # half of its patience
     finally:
         os.kill(holder, signal.SIGKILL)
         process.communicate()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpo.definition.source import MAX_BYTES
-from tests.commands import Used, hpo, measured
+from tests.commands import Used, here, measured
 
 _BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
@@ -51,7 +51,7 @@ def test_f16_a_hostile_file_ends_quickly_and_small(tmp_path: Path, least: Used, 
     assert any(sentence in line for line in lines)
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]  # and no canary
     assert used.mebibytes < 100
-    assert used.cpu_seconds < least.cpu_seconds + 1
+    assert used.cpu_seconds < 3 * least.cpu_seconds
 
 
 WRONG = """\
@@ -67,7 +67,7 @@ search: {trials: 1.0e+9, n_trials: 5, sampler: cmaes}
 def test_f16_all_that_is_wrong_is_said_at_once_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(WRONG)
     for command in (["studies", "validate", "wrong.yaml"], ["optimize", "--study", "wrong.yaml"]):
-        done = hpo(tmp_path, *command, expect=2)
+        done = here(tmp_path, *command, expect=2)
         assert done.stdout == ""
         for place in (
             *("1: dataset.validation", "2: model.mlp.layers", "2: model.mlp.width"),

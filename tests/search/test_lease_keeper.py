@@ -22,7 +22,7 @@ def study_id(storage: Storage) -> int:
     return optuna.create_study(storage=storage.optuna, study_name="a")._study_id
 
 
-def wait_for(condition: Any, seconds: float = 10.0) -> None:
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -56,9 +56,9 @@ def shaky(storage: Storage, study_id: int) -> Shaky:
 
 
 def test_a_keeper_keeps_a_lease_for_as_long_as_it_takes(shaky: Shaky, study_id: int) -> None:
-    slots = shaky.claim(study_id, ELSEWHERE, 3, 0.6)
-    with LeaseKeeper(shaky, ELSEWHERE, 0.6) as keeper:
-        deadline = time.monotonic() + 1.4
+    slots = shaky.claim(study_id, ELSEWHERE, 3, 1.5)
+    with LeaseKeeper(shaky, ELSEWHERE, 1.5) as keeper:
+        deadline = time.monotonic() + 3.5
         while time.monotonic() < deadline:
             assert shaky.claim(study_id, "me:1:x", 3, LEASE) == []
             time.sleep(0.05)
@@ -127,7 +127,7 @@ def test_a_keeper_says_what_was_lost(
         assert taken.id == first.id
         other.finish(taken)
         shaky.broken = None
-        assert keeper.lost.wait(5)
+        assert keeper.lost.wait(60)
         assert keeper.lost_slots() == {first.id}
         wait_for(lambda: expires_in(shaky, study_id, 1) > 0.1)
     with pytest.raises(LostLease):

@@ -249,7 +249,7 @@ def test_the_slot_of_a_killed_process_is_free_at_once(
     assert row.holder is not None
     assert storage.ledger.counts(study_id).held == 1
     os.kill(int(row.holder.split(":")[1]), 9)  # the forked child; its parent then ends as well
-    process.wait(10)
+    process.wait(60)
     assert storage.ledger.counts(study_id).held == 0
     assert storage.ledger.next_expiry(study_id, "me:1:x") == 0
     [slot] = storage.ledger.claim(study_id, "me:1:x", 1, LEASE)

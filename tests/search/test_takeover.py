@@ -107,7 +107,7 @@ def test_a_slot_that_was_lost_and_claimed_again_is_its_holders_own(search: Searc
     (slot,) = ledger.claim(study_id, OTHER, 1, 600.0)
     with LeaseKeeper(ledger, OTHER, 0.2) as keeper:
         search.change(holder="somebody:1:1-abc-1-y", expires=1e12)
-        assert keeper.lost.wait(10)
+        assert keeper.lost.wait(60)
         assert keeper.lost_slots() == {slot.id}
         ledger.release(OTHER, [slot])
         search.change(holder=None, expires=None)

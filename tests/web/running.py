@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.commands import start
 
@@ -48,7 +49,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, **extra: str) -> Iterator[Running]:
+def running(folder: Path, *arguments: str, **extra: Any) -> Iterator[Running]:
     """A dashboard on a free port, which is ended afterwards."""
     process = start(folder, "dashboard", "--port", "0", *arguments, **extra)
     try:
