@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 # Wheels are large: a slow line is no error.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --timeout 180
 
-.PHONY: help optimize test test-fast test-faults lint format types check bench clean
+.PHONY: help optimize test test-fast test-faults lint format types check bench bench-search bench-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 optimize: $(VENV)/.installed ## Search STUDY (mnist) with TRIALS (100) trials, then retrain the winner
 	$(BIN)/hpo optimize --study $(STUDY) --trials $(TRIALS)
@@ -40,8 +40,16 @@ types: $(VENV)/.installed-dev ## Check the types
 
 check: test lint types ## All of it, as CI does
 
-bench: $(VENV)/.installed-dev ## Measure hpo beside hand-written torch loops; numbers go to benchmarks/RESULTS.md
+bench: $(VENV)/.installed-bench ## Measure hpo beside its peers, what takes minutes; numbers go to benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+bench-search: $(VENV)/.installed-bench ## Measure whole searches beside whole searches of peers, which takes hours
+	$(BIN)/python -m benchmarks searches
+	$(BIN)/python -m benchmarks mark
+
+bench-gpu: $(VENV)/.installed-bench ## Measure rates and accuracy on a GPU; ends with 2 where there is none
+	$(BIN)/python -m benchmarks rate --device cuda --precisions float32,bfloat16 --members 1,2,4,8,16,32,64
+	$(BIN)/python -m benchmarks accuracy --device cuda --precisions float32,bfloat16
 
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
@@ -56,3 +64,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev,bench]'
+	touch $@ $(VENV)/.installed $(VENV)/.installed-dev

@@ -12,8 +12,9 @@ import torch
 
 def describe() -> str:
     """Machine and versions, in one line."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
-        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} "
+        f"{_processor()}{gpu}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} "
         f"threads, {platform.system()}, Python {platform.python_version()}, torch "
         f"{torch.__version__}, optuna {version('optuna')}, hpo {version('hpo')}"
     )
