@@ -51,7 +51,7 @@ def save(points: Sequence[Point], device: str, folder: Path, name: str) -> list[
                 col=panel % _COLUMNS + 1,
             )
     figure.update_xaxes(type="log", tickvals=members, ticktext=list(map(str, members)))
-    figure.update_yaxes(type="log", dtick=1, minor={"showgrid": True})
+    figure.update_yaxes(type="log", dtick="D2")
     figure.update_layout(
         title=f"784-width-width-10, batch norm, dropout, Adam, 50,000 rows; {device}",
         template="plotly_white",
