@@ -1,32 +1,53 @@
-"""Run every benchmark, or some: `python -m benchmarks [rate|products|workers|control_plane]`.
+"""Run every benchmark of bounded time, or one: `python -m benchmarks [NAME [OPTIONS]]`.
 
-What follows the name of one benchmark is for that one: `control_plane --sizes 100,1000`.
+Several names run one after the other. What follows the name of one that takes options is for
+that one: `control_plane --sizes 100,1000`. `quality` takes hours and runs by name only.
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import control_plane, machine, products, rate, workers
+from benchmarks import (
+    control_plane,
+    fullness,
+    grid,
+    growth,
+    machine,
+    products,
+    quality,
+    rate,
+    workers,
+)
 
 _BENCHMARKS = {"products": products.main, "rate": rate.main, "workers": workers.main}
-_WITH_OPTIONS = {"control_plane": control_plane.main}
+_WITH_OPTIONS = {
+    "control_plane": control_plane.main,
+    "growth": growth.main,
+    "fullness": fullness.main,
+    "grid": grid.main,
+}
+_LONG = {"quality": quality.main}
 
 
 def main(words: list[str]) -> None:
-    known = [*_BENCHMARKS, *_WITH_OPTIONS]
-    if words and words[0] in _WITH_OPTIONS:
+    with_options = {**_WITH_OPTIONS, **_LONG}
+    known = [*_BENCHMARKS, *with_options]
+    options: list[str] = []
+    if not words:
+        names = [*_BENCHMARKS, *_WITH_OPTIONS]
+    elif words[0] in with_options and words[1:] and words[1].startswith("-"):
         names, options = words[:1], words[1:]
     else:
-        names, options = words or known, []
+        names = words
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.exit(f"there is no benchmark {unknown[0]}; there are {', '.join(known)}")
     print(machine.describe())
     for name in names:
-        print(f"\n## {name}\n")
-        if name in _WITH_OPTIONS:
-            _WITH_OPTIONS[name](options)
+        print(f"\n## {name}\n", flush=True)
+        if name in with_options:
+            with_options[name](options)
         else:
             _BENCHMARKS[name]()
 

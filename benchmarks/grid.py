@@ -26,6 +26,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import fmean
 
 from benchmarks.grid_cells import FOLDS, PUBLISHED, Cell, all_cells, spread
@@ -58,6 +59,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--sample", type=int, default=_SAMPLE, help="cells of GridSearchCV; or 0")
     parser.add_argument("--peer-epochs", type=int, help="of GridSearchCV, if not the same")
     options = parser.parse_args(arguments)
+    if options.sample and find_spec("skorch") is None:
+        sys.exit(
+            "GridSearchCV needs skorch: pip install 'hpo[bench]', or leave it out: --sample 0"
+        )
     cells = all_cells([int(size) for size in options.batch_sizes.split(",")])
     chosen = spread(cells, options.cells)
     sample = [chosen[place] for place in spread([cells[one] for one in chosen], options.sample)]

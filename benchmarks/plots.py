@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COLOURS", "save"]
+__all__ = ["COLOURS", "save", "ticks"]
 
 # Okabe and Ito (2008): told apart also by those who see few colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -42,3 +43,9 @@ def save(figure: Any, folder: Path, name: str) -> list[Path]:
         stderr=subprocess.DEVNULL,
     )
     return [page, picture] if picture.exists() else [page]
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten around a range, for a logarithmic axis."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]

@@ -26,6 +26,7 @@ _BestAt = Callable[[Run, float], float | None]
 _COUNTS = (10, 20, 40, 80)
 _SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)
 _DRAWN = 80
+_FIRST = 4
 
 
 def at_trials(run: Run, count: float) -> float | None:
@@ -75,12 +76,28 @@ def plot(runs: Runs, dataset: str, folder: Path) -> list[Path]:
         _draw(figure, 1, name, colour, of_seeds, at_trials, counts)
         _draw(figure, 2, name, colour, of_seeds, at_seconds, moments)
     figure.update_xaxes(title_text="finished trials", row=1, col=1)
-    figure.update_xaxes(title_text="seconds", type="log", dtick="D2", row=1, col=2)
+    ticks = plots.ticks(soonest, longest)
+    seconds = {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    figure.update_xaxes(title_text="seconds", type="log", **seconds, row=1, col=2)
     figure.update_yaxes(title_text="best validation accuracy, %", row=1, col=1)
+    figure.update_yaxes(range=_seen(runs, most))
     seeds = len(next(iter(runs.values())))
     title = f"{dataset}: mean of {seeds} seeds, with its standard error"
     figure.update_layout(title=title, template="plotly_white", width=1080, height=480)
     return plots.save(figure, folder, f"quality_{dataset}")
+
+
+def _seen(runs: Runs, most: int) -> list[float]:
+    """The accuracies to show: the first few trials would press all else together."""
+    first = [
+        fmean(values)
+        for of_seeds in runs.values()
+        if (values := _values(of_seeds, at_trials, min(_FIRST, most)))
+    ]
+    last = [value for of_seeds in runs.values() for run in of_seeds if (value := _best(run))]
+    low, high = min(first, default=min(last)), max(last)
+    margin = 0.1 * (high - low) + 0.1
+    return [low - margin, high + margin]
 
 
 def _draw(
