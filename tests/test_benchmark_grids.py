@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import fullness, grid, growth, quality, quality_tables
+from benchmarks import fullness, grid, growth, growth_rules, quality, quality_tables
 from benchmarks.fullness import Stay
 from benchmarks.grid_cells import PUBLISHED, all_cells, folds_of, spread
 from benchmarks.grid_train import train_group
@@ -257,3 +257,19 @@ def test_the_fullness_of_hpo_optimize_is_read_from_its_database(
     )
     [database] = rows(capsys.readouterr().out, "by the database")
     assert 0 < float(database[1]) <= 100
+
+
+def test_a_rule_loses_what_its_choice_takes_longer_than_the_best() -> None:
+    point = {"batch": 64, "parameters": 10, "memory": 0}
+    points = [
+        {**point, "members": members, "width": width, "seconds": seconds}
+        for width, members, seconds in (
+            *((128, 1, 4.0), (128, 2, 2.0), (128, 4, 1.0)),
+            *((256, 1, 3.0), (256, 2, 6.0), (256, 4, None)),
+        )
+    ]
+    losses = {loss.rule: loss for loss in growth_rules.losses_of(points)}
+    assert losses["2 members"].worst == pytest.approx(2)
+    assert losses["2 members"].mean == pytest.approx(2)
+    assert losses["256 units a layer"].mean == pytest.approx(2**0.5)
+    assert losses["256 units a layer"].members == pytest.approx(1.5)
