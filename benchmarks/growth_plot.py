@@ -51,7 +51,9 @@ def save(points: Sequence[Point], device: str, folder: Path, name: str) -> list[
                 col=panel % _COLUMNS + 1,
             )
     figure.update_xaxes(type="log", tickvals=members, ticktext=list(map(str, members)))
-    figure.update_yaxes(type="log", dtick="D2")
+    known = [point.seconds for point in points if point.seconds is not None]
+    ticks = plots.ticks(min(known), max(known)) if known else []
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     figure.update_layout(
         title=f"784-width-width-10, batch norm, dropout, Adam, 50,000 rows; {device}",
         template="plotly_white",
