@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hpo.definition import StudyDefinition
 from hpo.search.holder import holder_name
@@ -105,6 +106,7 @@ def search_watched(
         search = create_or_resume(storage, definition, definition.name)
         storage.ledger.set_budget(search._study_id, definition.search.trials)
         data = prepare(definition)
+        torch.set_num_threads(1)  # as `hpo optimize` has in the benchmarks
         crew = build_crew(
             *(storage, search, definition, data, options, holder_name()),
             watcher=_Silent(),

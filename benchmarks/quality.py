@@ -11,7 +11,8 @@ All search the same space for the same metric on the same rows, in a process of 
 A trial counts when it has ended, complete or pruned, with the best value that it reported; the
 clock starts with the first trial. Seeds are the study's: other rows held out, other draws. Runs
 are put down in `--out FOLDER` as they end, and those that are there already are not run again, so
-a long measurement can be done in pieces; another version of hpo starts with an empty folder. `--datasets digits --seeds 2 --trials 4` does less.
+a long measurement can be done in pieces; another version of hpo starts with an empty folder.
+`--datasets digits --seeds 2 --trials 4` does less.
 """
 
 from __future__ import annotations
