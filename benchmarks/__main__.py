@@ -1,7 +1,8 @@
 """Run every benchmark of bounded time, or one: `python -m benchmarks [NAME [OPTIONS]]`.
 
 Several names run one after the other. What follows the name of one that takes options is for
-that one: `control_plane --sizes 100,1000`. `mark` and `searches` take hours and run by name only.
+that one: `control_plane --sizes 100,1000`. `mark`, `searches` and `quality` take hours and run by
+name only.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import sys
 from benchmarks import (
     accuracy,
     control_plane,
+    fullness,
+    grid,
+    growth,
     machine,
     mark,
     products,
+    quality,
     rate,
     searches,
     workers,
@@ -23,9 +28,12 @@ _BENCHMARKS = {"products": products.main, "workers": workers.main}
 _WITH_OPTIONS = {
     "rate": rate.main,
     "accuracy": accuracy.main,
+    "growth": growth.main,
+    "fullness": fullness.main,
+    "grid": grid.main,
     "control_plane": control_plane.main,
 }
-_LONG = {"searches": searches.main, "mark": mark.main}
+_LONG = {"searches": searches.main, "quality": quality.main, "mark": mark.main}
 
 
 def main(words: list[str]) -> None:

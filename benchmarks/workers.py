@@ -6,7 +6,6 @@ the first. So both gains are measured in turns, in one run. A worker has one thr
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 import optuna
+
+from benchmarks.processes import environment
 
 _REPEATS = 3
 _TRIALS = 48
@@ -57,7 +58,7 @@ def main() -> None:
 def _products(processes: int) -> float:
     command = [sys.executable, "-c", _PRODUCTS]
     running = [
-        subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
     return sum(float(process.communicate()[0]) for process in running)
@@ -72,7 +73,7 @@ def _trials_a_minute(workers: int) -> float:
                 *("--trials", str(_TRIALS), "--workers", str(workers), "--population", "8"),
             ],
             cwd=folder,
-            env={**_environment(), "HPO_STATE": str(Path(folder) / "state")},
+            env=environment(HPO_STATE=str(Path(folder) / "state")),
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -80,11 +81,6 @@ def _trials_a_minute(workers: int) -> float:
         starts = [trial.datetime_start for trial in study.trials if trial.datetime_start]
         ends = [trial.datetime_complete for trial in study.trials if trial.datetime_complete]
         return _TRIALS / (max(ends) - min(starts)).total_seconds() * 60
-
-
-def _environment() -> dict[str, str]:
-    """One thread a process; two workers share two cores, so each gets one thread anyway."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _shown(gains: list[float]) -> str:

@@ -1,0 +1,275 @@
+"""The benchmarks of grids, growth, quality and fullness count rightly, and run when made small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import fullness, grid, growth, growth_rules, quality, quality_tables
+from benchmarks.fullness import Stay
+from benchmarks.grid_cells import PUBLISHED, all_cells, folds_of, spread
+from benchmarks.grid_train import train_group
+from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
+from hpo.data import load_train
+from hpo.data.tensors import ImageTensors
+from hpo.training.population import Member, Population
+from hpo.training.streams import Stream, derive_seed
+from hpo.training.task import Task
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    examples = ImageTensors(load_train("digits"), torch.device("cpu"))
+    return Task(examples, 10, examples.normalization(torch.arange(len(examples))))
+
+
+def rows(shown: str, first: str) -> list[list[str]]:
+    """The cells of a table's rows that begin so."""
+    lines = [line for line in shown.splitlines() if line.startswith(f"| {first}")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+# --- grid
+
+
+def test_the_grid_has_144_cells_and_the_published_one_is_among_them() -> None:
+    cells = all_cells()
+    assert len(set(cells)) == len(cells) == 144
+    assert PUBLISHED in cells
+
+
+def test_a_sample_has_as_many_cells_of_each_batch_size() -> None:
+    cells = all_cells()
+    sample = spread(cells, 6)
+    assert len(set(sample)) == 6
+    assert sorted(cells[place].batch_size for place in sample) == [512] * 3 + [1024] * 3
+    assert spread(cells, 0) == list(range(144))
+
+
+def test_the_folds_hold_out_every_row_once() -> None:
+    labels = np.arange(90) % 10
+    folds = folds_of(labels)
+    assert sorted(np.concatenate([held_out for _, held_out in folds]).tolist()) == list(range(90))
+    for training, held_out in folds:
+        assert sorted([*training.tolist(), *held_out.tolist()]) == list(range(90))
+        assert np.bincount(labels[held_out]).tolist() == [3] * 10
+
+
+def test_every_fold_is_trained_on_its_own_rows_and_scored_on_those_held_out(task: Task) -> None:
+    labels = task.examples.labels.numpy()
+    folds = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in folds_of(labels)]
+    cells = all_cells((64,))
+    group = {place: cells[place] for place in (0, 40)}
+    together = dict(train_group(task, folds, group, epochs=2))
+    assert together.keys() == group.keys()
+    for place, cell in group.items():
+        for fold, (training, held_out) in enumerate(folds):
+            population = Population(task, Stream(training, 64, 0, fold))
+            population.add([Member(0, cell.config(2), derive_seed(place, fold))])
+            population.train_epoch()
+            population.train_epoch()
+            _, [accuracy] = population.evaluate(held_out)
+            assert together[place][fold] == pytest.approx(accuracy.item(), abs=0.005)
+
+
+def test_the_grid_is_trained_by_processes_that_share_its_cells(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    small = ["--dataset", "digits", "--batch-sizes", "64,128", "--epochs", "1", "--cells", "5"]
+    grid.main([*small, "--together", "2", "--sample", "0"])
+    shown = capfd.readouterr().out
+    [timed] = rows(shown, "hpo")
+    assert float(timed[1]) > 0
+    ranked = rows(shown, "1 of 5") + rows(shown, "5 of 5")
+    best, worst = (float(row[2].split()[0]) for row in ranked)
+    assert 100 >= best >= worst > 0
+
+
+@pytest.mark.slow
+def test_the_grid_is_timed_beside_scikit_learn(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skorch")
+    small = ["--dataset", "digits", "--batch-sizes", "64,128", "--epochs", "2", "--cells", "2"]
+    grid.main([*small, "--sample", "2"])
+    shown = capfd.readouterr().out
+    [own], [peer], [ratio] = (rows(shown, name) for name in ("hpo", "GridSearchCV", "ratio"))
+    expected = float(peer[1].split()[0]) / float(own[1])
+    assert float(ratio[1].split()[0]) == pytest.approx(expected, abs=0.06 + 0.01 * expected)
+    assert "On the 2 sampled cells" in shown
+
+
+# --- growth
+
+
+def test_the_cost_of_every_point_is_measured_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    growth.main(
+        [
+            *("--dataset", "digits", "--members", "1,3", "--widths", "16,32"),
+            *("--batches", "32,4096", "--seconds", "0.01", "--rounds", "2"),
+            *("--out", str(tmp_path)),
+        ]
+    )
+    facts = json.loads((tmp_path / "growth_cpu.json").read_text())
+    points = {(p["members"], p["width"], p["batch"]): p for p in facts["points"]}
+    assert len(points) == 8
+    for (_, _, batch), point in points.items():
+        if batch == 4096:  # more rows than digits has
+            assert point["seconds"] is None
+        else:
+            assert point["seconds"] == pytest.approx(fmean(point["rounds"]))
+            assert min(point["rounds"]) > 0
+    assert points[3, 16, 32]["memory"] == 3 * points[1, 16, 32]["memory"]
+    assert (tmp_path / "growth_cpu.html").stat().st_size > 0
+    assert len(rows(capsys.readouterr().out, "16")) == 2
+
+
+def test_a_parameter_count_is_that_of_the_network(task: Task, tmp_path: Path) -> None:
+    growth.main(
+        [
+            *("--dataset", "digits", "--members", "1", "--widths", "24", "--batches", "32"),
+            *("--seconds", "0.01", "--rounds", "1", "--out", str(tmp_path)),
+        ]
+    )
+    [point] = json.loads((tmp_path / "growth_cpu.json").read_text())["points"]
+    config = _config(24)
+    population = Population(task, Stream(torch.arange(64), 32, 0))
+    member = Member(0, config, 0)
+    population.add([member])
+    state = population.state(member)
+    trained = [value.numel() for name, value in state.items() if "running" not in name]
+    assert point["parameters"] == sum(trained)
+
+
+def test_what_takes_too_long_is_left_out(task: Task) -> None:
+    assert growth.measure(task, 1, _config(16), seconds=0.01, longest=0.0) is None
+    assert (growth.measure(task, 1, _config(16), seconds=0.01, longest=60.0) or 0) > 0
+
+
+def _config(width: int) -> TrialConfig:
+    return TrialConfig(
+        model=MlpConfig(widths=(width, width), batch_norm=True, dropout=0.2),
+        optimizer=OptimizerConfig(name="adam", lr=1e-3),
+        batch_size=32,
+    )
+
+
+# --- quality
+
+
+def test_the_best_so_far_is_that_of_the_trials_that_have_ended() -> None:
+    run = [(1.0, 0.5), (2.0, None), (4.0, 0.75), (5.0, 0.25)]
+    assert [quality_tables.at_trials(run, count) for count in (1, 2, 3, 4, 5)] == [
+        *(50, 50, 75, 75),
+        None,
+    ]
+    assert quality_tables.at_seconds(run, 0.9) is None
+    assert quality_tables.at_seconds(run, 3.9) == 50
+    assert quality_tables.at_seconds(run, 100.0) == 75
+
+
+def test_the_tables_have_means_errors_and_gaps_by_seed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs: quality_tables.Runs = {
+        "random": [[(1.0, 0.80)], [(2.0, 0.90)]],
+        "hpo, auto": [[(1.0, 0.82)], [(1.0, 0.92)]],
+    }
+    quality_tables.show(runs, 1)
+    shown = capsys.readouterr().out
+    assert [row[1] for row in rows(shown, "random")] == ["85.00 +- 5.00", "-", "1"]
+    assert rows(shown, "hpo, auto, less random")[0][1] == "+2.00 +- 0.00"
+
+
+@pytest.mark.slow
+def test_all_four_search_and_are_not_run_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--datasets", "digits", "--seeds", "1", "--trials", "3"]
+    asked = [*small, "--set", "training.epochs=2", "--out", str(tmp_path)]
+    quality.main(asked)
+    kept = (tmp_path / "quality.jsonl").read_text()
+    runs = {row["job"]["contestant"]: row["run"] for row in map(json.loads, kept.splitlines())}
+    assert sorted(runs) == sorted(quality_tables.CONTESTANTS)
+    for run in runs.values():
+        assert len(run) == 3
+        assert [at for at, _ in run] == sorted(at for at, _ in run)
+        assert all(0 < value <= 1 for _, value in run)
+    capfd.readouterr()
+    quality.main(asked)
+    assert (tmp_path / "quality.jsonl").read_text() == kept
+    assert len(rows(capfd.readouterr().out, "optuna")) == 3
+
+
+# --- fullness
+
+
+def stay(start: float, end: float, memory: int = 1, worker: str = "a") -> Stay:
+    return Stay(worker, start, end, memory, training=end - start)
+
+
+def test_fullness_is_averaged_until_the_last_trial_begins() -> None:
+    found = fullness.fullness([stay(0, 10), stay(0, 4), stay(8, 20)], members=2, memory=100)
+    # Two run for 4 s, one for 4 s, and then the last joins.
+    assert found.share == pytest.approx((2 * 4 + 1 * 4) / (2 * 8))
+    assert found.running == pytest.approx(12 / 8)
+    assert found.seconds == (8, 20)
+    assert found.training == pytest.approx(26 / 20)
+
+
+def test_whom_the_memory_does_not_bear_is_not_missed() -> None:
+    stays = [stay(0, 10, memory=60), stay(10, 20, memory=60)]
+    assert fullness.fullness(stays, members=2, memory=100).share == 1
+    assert fullness.fullness(stays, members=2, memory=120).share == pytest.approx(0.5)
+
+
+def test_every_worker_is_to_be_full() -> None:
+    stays = [stay(0, 10), stay(0, 5, worker="b"), stay(10, 12)]
+    assert fullness.fullness(stays, members=1, memory=100).share == pytest.approx(15 / 20)
+
+
+def test_the_database_and_the_training_loop_agree_on_who_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ["--study", "digits", "--trials", "10", "--population", "3", "--cross-check"]
+    fullness.main([*small, "--set", "training.epochs=4"])
+    shown = capsys.readouterr().out
+    [database], [loop] = rows(shown, "by the database"), rows(shown, "by the training loop")
+    assert 0 < float(loop[1]) <= float(database[1]) + 10
+    assert 0 < float(database[1]) <= 100
+    assert database[2].endswith("of 3")
+
+
+@pytest.mark.slow
+def test_the_fullness_of_hpo_optimize_is_read_from_its_database(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fullness.main(
+        [
+            *("--study", "digits", "--trials", "6", "--population", "2"),
+            *("--set", "training.epochs=2"),
+        ]
+    )
+    [database] = rows(capsys.readouterr().out, "by the database")
+    assert 0 < float(database[1]) <= 100
+
+
+def test_a_rule_loses_what_its_choice_takes_longer_than_the_best() -> None:
+    point = {"batch": 64, "parameters": 10, "memory": 0}
+    points = [
+        {**point, "members": members, "width": width, "seconds": seconds}
+        for width, members, seconds in (
+            *((128, 1, 4.0), (128, 2, 2.0), (128, 4, 1.0)),
+            *((256, 1, 3.0), (256, 2, 6.0), (256, 4, None)),
+        )
+    ]
+    losses = {loss.rule: loss for loss in growth_rules.losses_of(points)}
+    assert losses["2 members"].worst == pytest.approx(2)
+    assert losses["2 members"].mean == pytest.approx(2)
+    assert losses["256 units a layer"].mean == pytest.approx(2**0.5)
+    assert losses["256 units a layer"].members == pytest.approx(1.5)
