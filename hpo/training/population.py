@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +19,6 @@ from hpo.models.mlp import initial_state
 from hpo.training.block import Block, cost
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
-from hpo.training.lanes import SharedIterator, divide, run_lanes
 from hpo.training.member import Member
 from hpo.training.snapshot import Snapshot
 from hpo.training.streams import Stream, derive_seed
@@ -33,7 +30,6 @@ EVALUATION_ROWS = 2048
 """How many rows are scored at once."""
 
 _INITIALIZATION, _DROPOUT = 1, 2
-_Item = TypeVar("_Item")
 _Batch = tuple[list[Tensor], list[Tensor]]
 """Features `[batch, inputs]` and labels `[batch]`, of each stream."""
 
@@ -71,7 +67,7 @@ class Population:
         self.batch = batch
         self.members: list[Member] = []
         self._between_batches = True
-        self._blocks: list[Block] = []
+        self._block: Block | None = None
         self._masks: dict[Member, DropoutMasks] = {}
 
     def __len__(self) -> int:
@@ -101,8 +97,8 @@ class Population:
 
     def state(self, member: Member) -> dict[str, Tensor]:
         """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
-        block = next(block for block in self._blocks if member in block.members)
-        return block.state(member)
+        assert self._block is not None
+        return self._block.state(member)
 
     def snapshot(self, member: Member) -> Snapshot:
         """Copy all that a member is; what is trained afterwards does not change it.
@@ -121,7 +117,8 @@ class Population:
 
     def shares(self) -> list[float]:
         """Each member's part of the work; they add up to one."""
-        costs = self._costs(self.members)
+        inputs, outputs = self.task.examples.features, self.task.classes
+        costs = [cost(member.config, inputs, outputs) for member in self.members]
         return [cost / sum(costs) for cost in costs]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
@@ -136,30 +133,17 @@ class Population:
         Raises:
             Stopped: `stopping` said so; called again, it goes on there.
         """
-        assert self.members
+        assert self._block is not None
+        block = self._block
         self._between_batches = False
-        done = self.batch
-
-        def batches() -> Iterator[_Batch]:
-            nonlocal done
-            for batch, drawn in enumerate(self._batches()):
-                if stopping():
-                    return
-                if batch >= self.batch:  # else done before, and drawn for its augmentation alone
-                    yield drawn
-                    done = batch + 1
-
-        def train(block: Block, drawn: Iterator[_Batch]) -> None:
-            for features, labels in drawn:
+        for batch, (features, labels) in enumerate(self._batches()):
+            if stopping():
+                self._pause(max(batch, self.batch))
+                raise Stopped
+            if batch >= self.batch:  # else done before, and drawn for its augmentation alone
                 block.step(features, labels)
-
-        self._run(batches(), train)
-        if done < self.batches:
-            self._pause(done)
-            raise Stopped
-        losses = torch.cat([block.losses for block in self._blocks]) / self.batches
-        for block in self._blocks:
-            block.losses.zero_()
+        losses = block.losses / self.batches
+        block.losses.zero_()
         self.epoch += 1
         self._pause(0)
         return losses
@@ -173,22 +157,17 @@ class Population:
         Returns:
             `[members]` each: mean cross-entropy in nats, and accuracy in [0, 1].
         """
+        assert self._block is not None
         task = self.task
-        sums: dict[Block, Tensor] = {}
-
-        def score(block: Block, drawn: Iterator[tuple[Tensor, Tensor]]) -> None:
-            shape = (2, len(block.members))
-            total = torch.zeros(shape, device=task.examples.device, dtype=torch.float64)
-            for features, labels in drawn:
-                losses, right = block.score(features, labels)
-                total[0] += losses
-                total[1] += right
-            sums[block] = total
-
-        chunks = task.examples.batches(rows, task.normalization, task.precision, EVALUATION_ROWS)
-        self._run(chunks, score)
-        losses, right = torch.cat([sums[block] for block in self._blocks], 1) / len(rows)
-        return losses, right
+        losses = torch.zeros(len(self.members), device=task.examples.device, dtype=torch.float64)
+        right = torch.zeros_like(losses)
+        for features, labels in task.examples.batches(
+            rows, task.normalization, task.precision, EVALUATION_ROWS
+        ):
+            loss, correct = self._block.score(features, labels)
+            losses += loss
+            right += correct
+        return losses / len(rows), right / len(rows)
 
     def run_epoch(
         self, validation: Tensor, stopping: Callable[[], bool] = lambda: False
@@ -225,25 +204,12 @@ class Population:
         self._between_batches = True
         return records
 
-    def _run(self, items: Iterator[_Item], work: Callable[[Block, Iterator[_Item]], None]) -> None:
-        """Let every block read the items; several blocks do in threads of their own."""
-        shared = SharedIterator(items, len(self._blocks))
-
-        def run(lane: int) -> None:
-            try:
-                work(self._blocks[lane], shared.read(lane))
-            except BaseException as error:
-                shared.give_up(error)
-                raise
-
-        run_lanes([partial(run, lane) for lane in range(len(self._blocks))])
-
     def _pause(self, batch: int) -> None:
         """Note where between two batches the members are, and their losses so far."""
+        assert self._block is not None
         self.batch = batch
-        for block in self._blocks:
-            for member, loss in zip(block.members, block.losses.tolist(), strict=True):
-                member.loss = loss
+        for member, loss in zip(self.members, self._block.losses.tolist(), strict=True):
+            member.loss = loss
         self._between_batches = True
 
     def _batches(self) -> Iterator[_Batch]:
@@ -263,29 +229,20 @@ class Population:
         """Lay out the wide tensors anew, and carry over the members that stay."""
         old = {member: self.state(member) for member in self.members if member in set(members)}
         # Frees the old buffers before the new ones are made.
-        for block in self._blocks:
-            block.release()
-        self._blocks = []
-        self.members = []
-        # By key, as within a block: who came first must not matter.
-        members = sorted(members, key=lambda member: member.key)
-        threads = torch.get_num_threads() if self.task.examples.device.type == "cpu" else 1
-        for lane in divide(self._costs(members), threads):
-            self._blocks.append(
-                Block(
-                    [members[place] for place in lane],
-                    self._masks,
-                    self.task,
-                    self.batch_size,
-                    self.batches,
-                    lambda member: old.get(member) or self._first_state(member),
-                )
-            )
-        self.members = [member for block in self._blocks for member in block.members]
-
-    def _costs(self, members: Sequence[Member]) -> list[float]:
-        inputs, outputs = self.task.examples.features, self.task.classes
-        return [cost(member.config, inputs, outputs) for member in members]
+        if self._block is not None:
+            self._block.release()
+        self._block, self.members = None, []
+        if not members:
+            return
+        self._block = Block(
+            members,
+            self._masks,
+            self.task,
+            self.batch_size,
+            self.batches,
+            lambda member: old.get(member) or self._first_state(member),
+        )
+        self.members = self._block.members
 
     def _stream_of(self, snapshot: Snapshot) -> int:
         """Which of the streams a snapshot's member reads; the snapshot must be of this place."""

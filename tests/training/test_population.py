@@ -99,7 +99,6 @@ def assert_same(
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-@pytest.mark.usefixtures("threads")
 def test_a_member_alone_is_the_member_in_company(
     bench: Bench, name: str, activation: str, batch_norm: bool
 ) -> None:
@@ -150,7 +149,6 @@ def test_a_seed_decides_the_first_weights_and_the_masks(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
-@pytest.mark.usefixtures("threads")
 def test_a_member_on_one_of_several_streams_is_that_member_alone_on_it(
     bench: Bench, batch_norm: bool
 ) -> None:
@@ -183,7 +181,6 @@ def test_a_member_on_one_of_several_streams_is_that_member_alone_on_it(
             assert_same((bench.alone(same, streams[1], 3), same), (expected, alone))
 
 
-@pytest.mark.usefixtures("threads")
 def test_a_diverged_member_leaves_its_neighbours_alone(
     make_bench: Callable[[torch.dtype], Bench],
 ) -> None:
@@ -222,7 +219,6 @@ def test_a_learning_rate_beyond_reason_is_reported_within_an_epoch(
     assert member.history.records[0].diverged
 
 
-@pytest.mark.usefixtures("threads")
 def test_everybody_may_leave_and_others_join(bench: Bench) -> None:
     population = bench.population()
     population.add(company(0))
@@ -390,7 +386,6 @@ def assert_scores(bench: Bench, member: Member, module: nn.Module) -> None:
     assert last.accuracy == (logits.argmax(1) == labels).double().mean().item()
 
 
-@pytest.mark.usefixtures("threads")
 def test_scores_do_not_depend_on_how_many_rows_go_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

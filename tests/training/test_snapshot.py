@@ -144,7 +144,6 @@ def test_alone_it_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize("batches", [BETWEEN, AMIDST], ids=["between", "amidst"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.usefixtures("threads")
 def test_several_go_on_together_bit_for_bit(precision: torch.dtype, batches: int) -> None:
     """In whatever order they come back, after others have joined late and left."""
     bench = rough(precision, augmented=True)
@@ -170,7 +169,6 @@ def test_several_go_on_together_bit_for_bit(precision: torch.dtype, batches: int
     assert joined == {2: 0, 9: 0, 7: 1, 3: 1, 11: 1}
 
 
-@pytest.mark.usefixtures("threads")
 def test_it_may_be_interrupted_time_and_again() -> None:
     bench = rough(torch.float32, augmented=True)
     never_stopped, population = bench.population(), bench.population()
@@ -203,7 +201,6 @@ def test_a_stopped_population_goes_on_itself(bench: Bench) -> None:
     assert facts_and_bits(population) == facts_and_bits(never_stopped)
 
 
-@pytest.mark.usefixtures("threads")
 def test_each_finds_its_stream_again(bench: Bench) -> None:
     streams = [bench.stream(4), bench.stream(9), bench.stream(2)]
 
@@ -330,7 +327,6 @@ def test_it_joins_only_where_it_was_taken(bench: Bench) -> None:
         Population(bench.task, bench.stream(), batch=BATCHES)
 
 
-@pytest.mark.usefixtures("threads")
 def test_no_snapshot_is_taken_of_what_an_exception_has_left(bench: Bench) -> None:
     def fail() -> bool:
         raise MemoryError
