@@ -1,13 +1,15 @@
 """Augmentation of whole batches on the device, each image with draws of its own.
 
 All members of a stream read the same augmented batch, so its cost is shared by the population.
-Draws come from a generator on the CPU, so every device sees the same ones. Images are float
-`[batch, channels, height, width]` in 0..255. torchvision's transforms draw once a batch, so only
-their definitions are followed here.
+Draws come from a generator on the CPU, so every device sees the same ones. Images are bytes, or
+float in 0..255, `[batch, channels, height, width]`: what only moves pixels keeps bytes, as a
+quarter of the memory is moved, what computes gives float. torchvision's transforms draw once a
+batch, so only their definitions are followed here.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,9 +21,13 @@ from torch.nn import functional
 __all__ = ["AUGMENTATIONS", "Augmentation", "build_augmentations"]
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""`(images, generator)` to images of the same shape."""
+"""`(images, generator)` to images of the same shape, in memory of their own or the same."""
 
 _WHITE = 255.0
+
+_NEAR = 2**18
+"""Numbers of which a CPU keeps some copies in its cache, 1 MB each."""
+
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -34,8 +40,14 @@ def horizontal_flip(probability: float = 0.5) -> Augmentation:
     """Mirror left and right with that probability."""
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-        flipped = _uniform(images, generator) < probability
-        return torch.where(flipped, images.flip(-1), images)
+        # Whole images are selected, from the old ones and then the mirrored ones; choosing pixel
+        # by pixel takes twice as long. How many they are costs no wait on the CPU only.
+        count = len(images)
+        chosen = torch.rand(count, generator=generator) < probability
+        which = chosen.nonzero().flatten().to(images.device)
+        places = torch.where(chosen, count - 1 + chosen.cumsum(0), torch.arange(count))
+        mirrored = images.index_select(0, which).flip(-1)
+        return torch.cat([images, mirrored]).index_select(0, places.to(images.device))
 
     return augment
 
@@ -46,14 +58,14 @@ def random_crop(padding: int = 4) -> Augmentation:
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = images.shape
         padded = functional.pad(images, [padding] * 4)
-        shifts = torch.randint(2 * padding + 1, (2, count, 1), generator=generator)
+        shifts = torch.randint(2 * padding + 1, (2, count, 1, 1), generator=generator)
         top, left = shifts.to(images.device)
-        rows = top + torch.arange(height, device=images.device)
-        columns = left + torch.arange(width, device=images.device)
-        wide = width + 2 * padding
-        places = (rows[:, :, None] * wide + columns[:, None, :]).view(count, 1, -1)
-        places = places.expand(-1, channels, -1)
-        return padded.flatten(2).gather(2, places).view_as(images)
+        # Line by line, each as one piece of the flat images: gathering pixels takes four times
+        # as long.
+        planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
+        lines = planes * padded.shape[2] + top + torch.arange(height, device=images.device)
+        starts = (lines * padded.shape[3] + left).flatten()
+        return padded.flatten().unfold(0, width, 1).index_select(0, starts).view(images.shape)
 
     return augment
 
@@ -61,16 +73,23 @@ def random_crop(padding: int = 4) -> Augmentation:
 def rotation(degrees: float = 10.0) -> Augmentation:
     """Turn about the centre by up to `degrees` either way, bilinear, zero outside."""
 
-    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-        height, width = images.shape[-2:]
-        angle = _symmetric(images, generator, math.radians(degrees)).flatten()
-        cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    def turn(images: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        count, _, height, width = images.shape
+        angle = draws[0].flatten()
+        cosine, sine = angle.cos(), angle.sin()
         # Normalised coordinates stretch the shorter side, so the sines carry the aspect.
-        across = torch.stack([cosine, -sine * height / width, zero], 1)
-        down = torch.stack([sine * width / height, cosine, zero], 1)
-        matrix = torch.stack([across, down], 1)
-        grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-        return functional.grid_sample(images, grid, align_corners=False)
+        across = torch.stack([cosine, -sine * (height / width)], 1)
+        down = torch.stack([sine * (width / height), cosine], 1)
+        # Both coordinates of every pixel, each a plane of its own: one product writes them, and
+        # grid_sample reads planes as fast as pairs.
+        planes = torch.cat([across, down]) @ _places(height, width, images.device)
+        grid = planes.view(2, count, height, width).permute(1, 2, 3, 0)
+        return functional.grid_sample(images.float(), grid, align_corners=False)
+
+    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+        draws = [_symmetric(images, generator, math.radians(degrees))]
+        # One pass gains nothing from the cache, only from buffers that need no new pages.
+        return _in_parts(turn, images, draws, most=8 * _NEAR)
 
     return augment
 
@@ -83,18 +102,23 @@ def color_jitter(
     Saturation and hue leave images without three channels as they are.
     """
 
-    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-        black = torch.zeros((), device=images.device)
-        images = _blend(images, black, 1 + _symmetric(images, generator, brightness))
-        middle = _gray(images).mean((-3, -2, -1), keepdim=True)
-        images = _blend(images, middle, 1 + _symmetric(images, generator, contrast))
-        vividness = 1 + _symmetric(images, generator, saturation)
-        turn = _symmetric(images, generator, hue)
-        if images.shape[1] == 3:
+    def change(images: Tensor, draws: Sequence[Tensor]) -> Tensor:
+        images = images.float()
+        coloured = images.shape[1] == 3
+        light, sharpness, vividness, turn = draws
+        if brightness:
+            images = _blend(images, None, light)
+        if contrast:
+            images = _blend(images, _middle(images), sharpness)
+        if saturation and coloured:
             images = _blend(images, _gray(images), vividness)
-            if hue:
-                images = _turn_hue(images, turn)
-        return images
+        return _turn_hue(images, turn) if hue and coloured else images
+
+    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+        # Numbers are drawn for all four, whichever are used.
+        limits = (brightness, contrast, saturation, hue)
+        draws = [_symmetric(images, generator, limit) for limit in limits]
+        return _in_parts(change, images, draws, most=_NEAR)
 
     return augment
 
@@ -117,33 +141,73 @@ def _symmetric(images: Tensor, generator: torch.Generator, limit: float) -> Tens
     return (2 * _uniform(images, generator) - 1) * limit
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(other.expand_as(images), images, factor.clamp(min=0)).clamp_(0, _WHITE)
+def _in_parts(
+    change: Callable[[Tensor, Sequence[Tensor]], Tensor],
+    images: Tensor,
+    draws: Sequence[Tensor],
+    most: int,
+) -> Tensor:
+    """What `change` makes of images and their draws, as float.
+
+    On a CPU more than `most` numbers are done some images at a time: temporary tensors stay in
+    its cache, and take no new pages from the system.
+    """
+    if images.device.type != "cpu" or images.numel() <= most:
+        return change(images, draws)
+    changed = torch.empty(images.shape, device=images.device)
+    rows = max(1, _NEAR // images[0].numel())
+    for start in range(0, len(images), rows):
+        part = slice(start, start + rows)
+        changed[part] = change(images[part], [draw[part] for draw in draws])
+    return changed
+
+
+@functools.lru_cache(maxsize=8)
+def _places(height: int, width: int, device: torch.device) -> Tensor:
+    """The middles of all pixels in -1..1, row by row: `[2, height * width]`, across and down."""
+    across = (2 * torch.arange(width, device=device) + 1 - width) / width
+    down = (2 * torch.arange(height, device=device) + 1 - height) / height
+    return torch.stack([across.repeat(height), down.repeat_interleave(width)])
+
+
+def _blend(images: Tensor, other: Tensor | None, change: Tensor) -> Tensor:
+    """`other`, or black, and `images`, of which there is 1 + `change`, in 0..255."""
+    share = (1 + change).clamp_(min=0)
+    blended = images * share
+    if other is not None:
+        blended += other * (1 - share)
+    return blended.clamp_(0, _WHITE)
+
+
+def _middle(images: Tensor) -> Tensor:
+    """The mean of the gray of each image, `[batch, 1, 1, 1]`."""
+    means = images.mean((2, 3), keepdim=True)
+    return _gray(means) if images.shape[1] == 3 else means.mean(1, keepdim=True)
 
 
 def _gray(images: Tensor) -> Tensor:
-    if images.shape[1] != 3:
-        return images
-    luma = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
-    return (images * luma).sum(1, keepdim=True)
+    red, green, blue = torch.split(images, 1, 1)
+    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Add `turn` (1 is the whole circle) to the hue of HSV, and go back to RGB.
 
-    Both ways by the formula f(n) = v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6, for
-    n = 5, 3, 1 (red, green, blue).
+    In sixths of the circle, the hue is 2 + (green + blue - red - largest) / chroma where green is
+    at least blue, and minus this where it is not: over either half of the circle one channel
+    after the other moves by the chroma while the rest stay. Back, red is the smallest and
+    clamp(abs(hue - 3) - 1, 0, 1) of the chroma, green that of 2 - abs(hue - 2), blue that of
+    2 - abs(hue - 4).
     """
-    value, largest = images.max(1, keepdim=True)
-    chroma = value - images.amin(1, keepdim=True)
-    safe = chroma.clamp(min=1e-6)
     red, green, blue = torch.split(images, 1, 1)
-    sixths = torch.where(
-        largest == 0,
-        (green - blue) / safe,
-        torch.where(largest == 1, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    sixths = sixths + 6 * turn
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
-    k = (offsets + sixths) % 6
-    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+    largest = torch.maximum(red, green).maximum(blue)
+    smallest = torch.minimum(red, green).minimum(blue)
+    chroma = largest - smallest
+    hue = (green + blue).sub_(red).sub_(largest).div_(chroma.clamp(min=1e-6)).add_(2)
+    hue = hue.copysign_(green - blue).add_(6 * turn)
+    hue.sub_((hue / 6).floor_(), alpha=6)
+    turned = torch.empty_like(images)
+    for channel, (middle, sign, shift) in enumerate(((3, 1, -1), (2, -1, 2), (4, -1, 2))):
+        share = (hue - middle).abs_().mul_(sign).add_(shift).clamp_(0, 1)
+        torch.addcmul(smallest, share, chroma, out=turned[:, channel : channel + 1])
+    return turned

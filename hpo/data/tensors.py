@@ -95,13 +95,15 @@ class ImageTensors:
         index = index.to(self.device, non_blocking=True)
         # Whole rows: indexing pixel by pixel takes ten times as long.
         rows = self.images.flatten(1).index_select(0, index)
-        images = rows.view(-1, *self.images.shape[1:]).float()
+        images = rows.view(-1, *self.images.shape[1:])
         for augment in augmentations:
             assert generator is not None
             images = augment(images, generator)
         shape = (1, -1, 1, 1)
-        images = images.sub_(normalization.mean.view(shape)).div_(normalization.std.view(shape))
-        return images.flatten(1).to(dtype), self.labels[index]
+        scale = normalization.std.view(shape).reciprocal()
+        # In place: the rows, and what was made of them, are nobody else's.
+        images = images.float().sub_(normalization.mean.view(shape)).mul_(scale)
+        return images.flatten(1).to(dtype), self.labels.index_select(0, index)
 
     def batches(
         self, index: Tensor, normalization: Normalization, dtype: torch.dtype, rows: int

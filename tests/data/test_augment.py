@@ -65,6 +65,32 @@ def test_shapes_stay_and_draws_come_from_the_generator(
     assert len({tuple(image.flatten().tolist()) for image in augment(same, seeded())}) > 1
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("name", "settings"), STEPS)
+def test_bytes_are_augmented_as_their_numbers_are(
+    name: str, settings: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    images = images_of(40, shape)
+    moves = name in ("horizontal_flip", "random_crop")
+    result = apply(name, images.byte(), **settings)
+    assert result.dtype == (torch.uint8 if moves else torch.float32)
+    assert torch.equal(result.float(), apply(name, images, **settings))
+
+
+@pytest.mark.parametrize(("name", "settings"), STEPS[2:])
+def test_a_batch_too_large_for_the_cache_is_augmented_as_a_small_one(
+    name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = images_of(64, (3, 9, 6))
+    expected = apply(name, images, **settings)
+    for numbers in (1, 7 * images[0].numel()):  # image by image; parts of 7, the last of 1
+        monkeypatch.setattr("hpo.data.augment._NEAR", numbers)
+        kept = images.clone()
+        result = apply(name, images, **settings)
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-3)
+        assert torch.equal(images, kept)
+
+
 def test_all_are_tested() -> None:
     assert {name for name, _ in STEPS} == set(AUGMENTATIONS)
 
