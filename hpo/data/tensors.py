@@ -86,13 +86,13 @@ class ImageTensors:
         """Some rows, ready for a network.
 
         Args:
-            index: int64 `[rows]`, on any device.
+            index: int64 `[rows]`; on any device, but a copy from the CPU waits for this one.
             augmentations: applied in order to these images; drawn from `generator`.
 
         Returns:
             Features `[rows, features]` in `dtype`, and labels `[rows]`.
         """
-        index = index.to(self.device, non_blocking=True)
+        index = index.to(self.device)
         # Whole rows: indexing pixel by pixel takes ten times as long.
         rows = self.images.flatten(1).index_select(0, index)
         images = rows.view(-1, *self.images.shape[1:])
@@ -109,7 +109,7 @@ class ImageTensors:
         self, index: Tensor, normalization: Normalization, dtype: torch.dtype, rows: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows of `index` in order, at most `rows` at a time, as `batch` gives them."""
-        for chunk in torch.split(index, rows):
+        for chunk in torch.split(index.to(self.device), rows):
             yield self.batch(chunk, normalization, dtype)
 
 

@@ -24,12 +24,9 @@ from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import LayerLayout, Layout, NormLayout, ProductLayout, Span
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
 
-__all__ = ["FillMask", "WideMlp"]
+__all__ = ["WideMlp"]
 
 _aten = torch.ops.aten
-
-FillMask = Callable[[int, Tensor], None]
-"""`(member, mask)`: writes a member's dropout factors, 0 or 1 / keep, to `mask[width, batch]`."""
 
 
 class WideMlp:
@@ -50,6 +47,9 @@ class WideMlp:
         parameters: all trained numbers of all members, flat.
         gradients: their gradients after `backward`, in the same places.
         statistics: batch norm's running means and variances, flat.
+        masks: for each hidden layer with dropout, by its depth: the factors `[units, batch]` by
+            which a training pass multiplies, ones at first, and the units of each member that
+            has some.
     """
 
     def __init__(
@@ -83,6 +83,11 @@ class WideMlp:
         self._output_bias = _Parameter(self, self._layout.output_bias)
         self._logits = self._zeros(len(configs) * outputs, batch)
         self._features: Sequence[Tensor] = ()
+        self.masks = {
+            depth: (layer.mask, layer.dropped)
+            for depth, layer in enumerate(self._layers)
+            if layer.dropped
+        }
 
     # What a member is made of
 
@@ -110,19 +115,19 @@ class WideMlp:
 
     # Passes
 
-    def forward(self, features: Sequence[Tensor], fill_mask: FillMask) -> Tensor:
+    def forward(self, features: Sequence[Tensor], fill_mask: Callable[[int], None]) -> Tensor:
         """A training pass: batch statistics, dropout, and all that `backward` needs is kept.
 
         Args:
             features: a batch of each stream, `[batch, inputs]` in the operand dtype.
-            fill_mask: draws the dropout of members that have some.
+            fill_mask: given the depth of a layer with dropout, renews its `masks`.
 
         Returns:
             Logits `[members, outputs, batch]`; overwritten by the next pass.
         """
         self._features = features
         operands: list[Tensor] = []
-        for layer in self._layers:
+        for depth, layer in enumerate(self._layers):
             for product in layer.products:
                 product.forward(features, operands, layer.pre)
             if layer.norm:
@@ -132,8 +137,7 @@ class WideMlp:
             for function, rows in layer.runs:
                 function.forward(layer.pre[rows], layer.hidden[rows])
             if layer.dropped:
-                for member, mask in layer.dropped.items():
-                    fill_mask(member, mask)
+                fill_mask(depth)
                 layer.hidden.mul_(layer.mask)
             if layer.operand is not layer.hidden:
                 layer.operand.copy_(layer.hidden)
@@ -345,6 +349,5 @@ class _Layer:
         self.operand = self.hidden
         if model.operand_dtype != model.dtype:
             self.operand = self.hidden.to(model.operand_dtype)
-        dropped = [m for m in layout.rows_of if model.configs[m].dropout > 0]
-        self.mask = torch.ones_like(self.hidden) if dropped else self.hidden
-        self.dropped = {m: self.mask[layout.rows_of[m]] for m in dropped}
+        self.dropped = {m: r for m, r in layout.rows_of.items() if model.configs[m].dropout > 0}
+        self.mask = torch.ones_like(self.hidden) if self.dropped else self.hidden

@@ -11,7 +11,7 @@ from torch import Tensor
 from hpo.config import TrialConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
-from hpo.training.dropout import DropoutMasks
+from hpo.training.dropout import DropoutMasks, LayerMasks
 from hpo.training.losses import cross_entropy, score
 from hpo.training.member import Member
 from hpo.training.schedules import rate_factor
@@ -61,7 +61,6 @@ class Block:
         self.members = [members[place] for place in order]
         self.streams = [member.stream for member in self.members]
         self._task = task
-        self._masks = [masks[member] for member in self.members]
         self._batches = batches
         self._model = WideMlp(
             [member.config.model for member in self.members],
@@ -80,6 +79,12 @@ class Block:
             gradients = self._model.member_gradients(place)
             member.optimizer.bind(list(parameters.values()), list(gradients.values()))
         self._model.parameters_changed()
+        self._masks = {
+            depth: LayerMasks(
+                [(own, masks[self.members[place]]) for place, own in of.items()], mask
+            )
+            for depth, (mask, of) in self._model.masks.items()
+        }
         self._smoothing = self._tensor([m.config.label_smoothing for m in self.members])
         self.losses = self._tensor([member.loss for member in self.members])
 
@@ -115,8 +120,8 @@ class Block:
         """As `losses.score`, for some rows, as they are."""
         return score(self._model.predict(features), labels)
 
-    def _fill_mask(self, place: int, mask: Tensor) -> None:
-        self._masks[place].fill(mask)
+    def _fill_mask(self, depth: int) -> None:
+        self._masks[depth].fill()
 
     def _rate(self, member: Member) -> float:
         config = member.config

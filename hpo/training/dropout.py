@@ -1,17 +1,20 @@
-"""Dropout masks from raw random bytes, each member from a generator of its own."""
+"""Dropout masks from raw random bytes, each member's from a generator of its own."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["DropoutMasks"]
+__all__ = ["DropoutMasks", "LayerMasks"]
 
 _LEVELS = 256
+_BYTES_A_WORD = 8
 
 
 class DropoutMasks:
-    """Draws one member's masks (Srivastava et al. 2014, in the inverted form).
+    """What one member's masks are drawn from (Srivastava et al. 2014, in the inverted form).
 
     One random byte a unit is compared with a threshold, several times faster than Bernoulli
     draws, so the probability is rounded to a multiple of 1/256 (0.3 becomes 0.3008). The kept
@@ -20,20 +23,44 @@ class DropoutMasks:
     Args:
         probability: of a zero, in [0, 1).
         generator: on the device of the masks.
+
+    Attributes:
+        threshold: bytes below it make a zero.
+        scale: what the kept units are multiplied by.
     """
 
     def __init__(self, probability: float, generator: torch.Generator) -> None:
-        self._threshold = min(round(probability * _LEVELS), _LEVELS - 1)
-        self._scale = _LEVELS / (_LEVELS - self._threshold)
+        self.threshold = min(round(probability * _LEVELS), _LEVELS - 1)
+        self.scale = _LEVELS / (_LEVELS - self.threshold)
         self.generator = generator
-        self._words = torch.empty(0, dtype=torch.int64)
 
-    def fill(self, mask: Tensor) -> None:
-        """Write fresh factors, 0 or 1 / keep, to `mask`, of any shape and strides."""
-        words = -(-mask.numel() // 8)
-        if len(self._words) < words:
-            self._words = torch.empty(words, dtype=torch.int64, device=mask.device)
-        drawn = self._words[:words].random_(-(2**63), None, generator=self.generator)
-        noise = drawn.view(torch.uint8)[: mask.numel()].view(mask.shape)
-        torch.ge(noise, self._threshold, out=mask)
-        mask.mul_(self._scale)
+
+class LayerMasks:
+    """The masks of one layer, drawn member by member and made of the draws all at once.
+
+    Args:
+        sources: of the members that have dropout, each with its units.
+        mask: where the factors are wanted, `[units, batch]`.
+    """
+
+    def __init__(self, sources: Sequence[tuple[slice, DropoutMasks]], mask: Tensor) -> None:
+        units, batch = mask.shape
+        device = mask.device
+        # Every row begins with a word, and members without dropout keep bytes of zero.
+        words = torch.zeros(units, -(-batch // _BYTES_A_WORD), dtype=torch.int64, device=device)
+        self._mask = mask
+        self._bytes = words.view(torch.uint8)[:, :batch]
+        self._thresholds = torch.zeros(units, 1, dtype=torch.uint8, device=device)
+        self._scales = torch.ones(units, 1, dtype=mask.dtype, device=device)
+        self._draws = []
+        for own, source in sources:
+            self._thresholds[own] = source.threshold
+            self._scales[own] = source.scale
+            self._draws.append((words[own], source.generator))
+
+    def fill(self) -> None:
+        """Write fresh factors: 0 or 1 / keep, and 1 where there is no dropout."""
+        for words, generator in self._draws:
+            words.random_(-(2**63), None, generator=generator)
+        torch.ge(self._bytes, self._thresholds, out=self._mask)
+        self._mask.mul_(self._scales)

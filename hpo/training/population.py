@@ -216,7 +216,9 @@ class Population:
         """The epoch's batches: features and labels of each stream."""
         task = self.task
         generators = [stream.augmentation(self.epoch) for stream in self.streams]
-        for indices in zip(*(stream.epoch(self.epoch) for stream in self.streams), strict=False):
+        device = task.examples.device
+        orders = [stream.epoch(self.epoch, device) for stream in self.streams]
+        for indices in zip(*orders, strict=False):
             drawn = [
                 task.examples.batch(
                     index, task.normalization, task.precision, task.augmentations, generator

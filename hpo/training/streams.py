@@ -64,11 +64,16 @@ class Stream:
         """How many there are in an epoch."""
         return len(self.rows) // self.batch_size
 
-    def epoch(self, number: int) -> Iterator[Tensor]:
-        """The row indices `[batch_size]` of each batch of that epoch, in order."""
+    def epoch(self, number: int, device: torch.device | None = None) -> Iterator[Tensor]:
+        """The row indices `[batch_size]` of each batch of that epoch, in order.
+
+        Args:
+            device: where they are wanted; they are brought there at once, since every copy from
+                the CPU waits for what the device still does.
+        """
         order = self.rows[
             torch.randperm(len(self.rows), generator=self._generator(_ORDER, number))
-        ]
+        ].to(device=device)
         for start in range(0, self.batches * self.batch_size, self.batch_size):
             yield order[start : start + self.batch_size]
 

@@ -56,7 +56,7 @@ def build(
     return wide, modules
 
 
-def no_mask(member: int, mask: Tensor) -> None:
+def no_mask(depth: int) -> None:
     raise AssertionError("no member has dropout")
 
 
@@ -112,10 +112,12 @@ def test_dropout_is_masked_forward_and_backward(name: str) -> None:
     wide, modules = build([config, plain])
     drawn: list[Tensor] = []
 
-    def fill(member: int, mask: Tensor) -> None:
-        assert member == 0
-        mask.copy_(torch.bernoulli(torch.full_like(mask, 0.5)) * 2)
-        drawn.append(mask.clone())
+    def fill(depth: int) -> None:
+        mask, units = wide.masks[depth]
+        assert list(units) == [0]
+        own = mask[units[0]]
+        own.copy_(torch.bernoulli(torch.full_like(own, 0.5)) * 2)
+        drawn.append(own.clone())
 
     features, labels = batch(1)
     logits = wide.forward([features], fill).clone()

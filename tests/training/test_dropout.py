@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpo.training.dropout import DropoutMasks
+from hpo.training.dropout import DropoutMasks, LayerMasks
 
 
 def masks(probability: float, seed: int = 0) -> DropoutMasks:
@@ -17,7 +17,7 @@ def masks(probability: float, seed: int = 0) -> DropoutMasks:
 
 def filled(source: DropoutMasks, *shape: int) -> Tensor:
     mask = torch.full(shape, math.nan)
-    source.fill(mask)
+    LayerMasks([(slice(0, shape[0]), source)], mask).fill()
     return mask
 
 
@@ -57,15 +57,18 @@ def test_every_level_is_drawn_equally_in_every_lane() -> None:
             assert within(int(exactly[:, lane].sum()), 40000, 1 / 256)
 
 
-def test_columns_of_a_wider_mask_are_filled_and_the_others_left() -> None:
-    wide = torch.full((64, 30), 7.0)
-    source = masks(0.5)
-    source.fill(wide[:, 4:15])
-    inside = wide[:, 4:15]
-    assert set(inside.flatten().tolist()) == {0.0, 2.0}
-    assert (wide[:, :4] == 7).all()
-    assert (wide[:, 15:] == 7).all()
-    assert torch.equal(inside, filled(masks(0.5), 64, 11))
+@pytest.mark.parametrize("batch", [32, 30, 5])
+def test_every_member_has_masks_of_its_own_on_its_rows(batch: int) -> None:
+    mask = torch.full((60, batch), math.nan)
+    own = [(slice(4, 15), 0.5), (slice(15, 16), 0.9), (slice(40, 60), 0.25)]
+    layer = LayerMasks([(rows, masks(drops, rows.start)) for rows, drops in own], mask)
+    alone = [(rows, masks(drops, rows.start)) for rows, drops in own]
+    for _ in range(3):
+        layer.fill()
+        for rows, source in alone:
+            assert torch.equal(mask[rows], filled(source, rows.stop - rows.start, batch))
+        assert (mask[:4] == 1).all()
+        assert (mask[16:40] == 1).all()
 
 
 def test_a_probability_near_one_keeps_somebody() -> None:
@@ -88,6 +91,6 @@ def test_masks_follow_from_the_generator_alone() -> None:
 
 def test_float64_masks() -> None:
     mask = torch.empty(10, 10, dtype=torch.float64)
-    masks(0.3).fill(mask)
+    LayerMasks([(slice(0, 10), masks(0.3))], mask).fill()
     rate = 77 / 256
     assert set(mask.flatten().tolist()) == {0.0, 1 / (1 - rate)}

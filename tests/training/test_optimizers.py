@@ -152,6 +152,19 @@ def test_parameters_that_move_keep_their_state(config: OptimizerConfig) -> None:
     torch.testing.assert_close(left, kept, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "nadam"])
+def test_steps_beyond_those_counted_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.training.optimizers._COUNTS", 4)
+    race = Race(CASES[name])
+    race.run(9)
+    resumed = build_optimizer(race.config)
+    resumed.resume(race.ours.steps, race.ours.scalars, race.ours.state)
+    resumed.bind(race.mine, race.gradients)
+    race.ours = resumed
+    race.run(9)
+    assert race.ours.steps == 18
+
+
 def test_every_optimizer_is_raced() -> None:
     assert {config.name for config in CASES.values()} == set(OPTIMIZERS)
 
