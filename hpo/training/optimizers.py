@@ -54,7 +54,7 @@ class Optimizer(abc.ABC):
         """Say where the parameters and gradients lie, in an order that stays the same."""
         self._parameters = list(parameters)
         self._gradients = list(gradients)
-        self._counts = torch.empty(0)  # those of before may be of another device
+        self._counts = torch.empty(0)
         for name in self.state_names:
             if name not in self.state:
                 self.state[name] = [torch.zeros_like(p) for p in self._parameters]
@@ -75,6 +75,7 @@ class Optimizer(abc.ABC):
     def release(self) -> None:
         """Let go of the parameters and gradients, whose memory would live on; keep the state."""
         self._parameters, self._gradients = [], []
+        self._counts = torch.empty(0)
 
     def step(self, lr: float) -> None:
         """Take one step with that learning rate."""
@@ -194,7 +195,7 @@ class RmsProp(Optimizer):
 
     def bind(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         super().bind(parameters, gradients)
-        self._for_ever = torch.full((), math.inf, device=parameters[0].device)
+        self._counts = torch.full((1,), math.inf, device=parameters[0].device)
 
     def _update(self, lr: float, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if self.config.momentum:
@@ -213,7 +214,7 @@ class RmsProp(Optimizer):
         _adam(
             torch._fused_adam_,
             (parameters, gradients, gradients, self.state["square"]),
-            self._for_ever,
+            self._counts[0],
             lr=lr,
             betas=(0.0, self.config.alpha),
             epsilon=self.config.epsilon,
