@@ -100,9 +100,9 @@ class ImageTensors:
             assert generator is not None
             images = augment(images, generator)
         shape = (1, -1, 1, 1)
-        scale = normalization.std.view(shape).reciprocal()
+        std = normalization.std.view(shape)
         # In place: the rows, and what was made of them, are nobody else's.
-        images = images.float().sub_(normalization.mean.view(shape)).mul_(scale)
+        images = images.float().sub_(normalization.mean.view(shape)).div_(std)
         return images.flatten(1).to(dtype), self.labels.index_select(0, index)
 
     def batches(
