@@ -380,7 +380,7 @@ def test_a_full_disk_leaves_no_half_artifact(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mnist_passes_97_percent_in_a_short_real_run(tmp_path: Path) -> None:
-    short = ("--trials", "6", "--set", "training.epochs=4", "--set", "retrain.finalists=1")
+    short = ("--trials", "4", "--set", "training.epochs=4", "--set", "retrain.finalists=1")
     narrow = ("--set", "model.mlp.width={int: [128, 256], log: true}", "--set", "retrain.seeds=2")
     here(tmp_path, "optimize", "--study", "mnist", *short, *narrow)
     result = read(tmp_path, "retrain-best", "--study", "mnist")

@@ -154,7 +154,10 @@ def test_f17_all_that_goes_well_keeps_it_as_well(
         (tmp_path / "password").write_text(f"{PASSWORD}\n")
         place["HPO_STORAGE_PASSWORD_FILE"] = str(tmp_path / "password")
 
-    changes = ("--trials", "8", "--set", "training.epochs=2", "--set", "retrain.seeds=1")
+    changes = (
+        *("--trials", "4", "--set", "training.epochs=2"),
+        *("--set", "retrain={finalists: 1, seeds: 1}"),
+    )
     search = start(
         folder, "optimize", "--study", "digits", *changes, "--workers", "2", "-v", **place
     )
