@@ -5,6 +5,8 @@ PYTHON ?= python3
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes of tests side by side, each with whole files: much of a test is waiting.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Wheels are large: a slow line is no error.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --timeout 180
 
@@ -19,13 +21,13 @@ optimize: $(VENV)/.installed ## Search STUDY (mnist) with TRIALS (100) trials, t
 	$(BIN)/hpo retrain-best --study $(STUDY)
 
 test: $(VENV)/.installed-dev ## Run all tests
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-faults: $(VENV)/.installed-dev ## Run the tests that kill workers, stop servers and fill disks
-	$(BIN)/python -m pytest tests/faults tests/engines tests/test_workers.py
+	$(TESTS) tests/faults tests/engines tests/test_workers.py
 
 lint: $(VENV)/.installed-dev ## Lint, and check the format
 	$(BIN)/ruff check .

@@ -89,7 +89,7 @@ def start(
         epochs_last: so many seconds, or somewhat longer; None for as long as they take.
     """
     program = HPO if epochs_last is None else [*SLOWLY, str(epochs_last)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*program, *arguments],
         cwd=folder,
         env=environment(**extra),
@@ -97,6 +97,23 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(process)
+    return process
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def end_what_is_left() -> None:
+    """Kill what a test that failed has left running: it would disturb the tests after it."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
 
 
 def read(folder: Path, *arguments: str) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.commands import end_what_is_left
+
 pytest_plugins = ["tests.databases"]
 
 
@@ -15,3 +17,9 @@ def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HPO_STATE", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    end_what_is_left()

@@ -63,7 +63,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[list[A
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("down", [0.0, 5.0, 20.0])
+@pytest.mark.parametrize("down", [0.0, 5.0])
 def test_workers_outlive_a_server(unsteady_server: Any, processes: Any, down: float) -> None:
     """F4, below the training: two workers, thirty trials, a crash of the server in the middle."""
     url = unsteady_server.tcp_url(unsteady_server.create_database())
@@ -274,8 +274,8 @@ def test_sixteen_workers_on_one_file(
 
 @pytest.mark.slow
 def test_first_starts_do_not_race(postgres_server: Any, processes: Any) -> None:
-    """F8: sixteen processes open an empty database at once, ten times."""
-    for _ in range(10):
+    """F8: sixteen processes open an empty database at once, five times."""
+    for _ in range(5):
         url = postgres_server.url(postgres_server.create_database())
         assert processes.run("open_database", 16, url) == ["_CachedStorage"] * 16
 
