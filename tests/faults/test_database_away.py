@@ -40,6 +40,8 @@ def url(server: PostgresServer) -> str:
     ("down", "lease"),
     [
         (0, "60"),
+        pytest.param(5, "60", marks=pytest.mark.slow),
+        pytest.param(20, "60", marks=pytest.mark.slow),
         pytest.param(60, "600", marks=pytest.mark.slow),
         (10, "4"),  # F6: longer than a lease
     ],
