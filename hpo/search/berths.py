@@ -41,19 +41,18 @@ class Berths:
     def begin_round(self) -> None:
         """All populations have moved on; the open stream may have taken its last newcomers."""
         self._places.clear()
-        # One that is empty is not worth going on with; one that was lost in an epoch cannot.
+        if self._open is not None:
+            quarter = max(1, self._definition.training.epochs // 4)
+            over = self._open.epoch - self._opened >= quarter and self._chooses_batch_size
+            broken = self._open.batch > 0  # it was lost in the middle of an epoch
+            if over or broken:
+                self._open = None
+        # The open one may be empty for a round; another that is, nobody has to go on with.
         self._shared = {
             size: population
             for size, population in self._shared.items()
-            if len(population) and population.batch == 0
+            if population is self._open or (len(population) and population.batch == 0)
         }
-        if self._open is None:
-            return
-        quarter = max(1, self._definition.training.epochs // 4)
-        over = self._open.epoch - self._opened >= quarter and self._chooses_batch_size
-        broken = self._open.batch > 0  # it was lost in the middle of an epoch
-        if over or broken:
-            self._open = None
 
     def find(self, entry: Entry) -> Population:
         """The population that a trial joins before the next round of epochs."""

@@ -100,6 +100,21 @@ def test_a_free_trial_joins_those_who_still_train_with_its_batch_size(
     assert worker.berths.batch_size is None
 
 
+def test_a_stream_that_was_empty_for_a_round_is_found_again(
+    definition: StudyDefinition, data: Split
+) -> None:
+    """All members are pruned at once, as they are at a first rung, and others take their place."""
+    worker = Worker(definition, data)
+    first, _ = worker.join(32)
+    worker.rounds(1, first)
+    first.keep([])
+    worker.rounds(1, first)
+    assert worker.join(32)[0] is first
+    worker.rounds(QUARTER, first)
+    assert worker.berths.batch_size is None
+    assert worker.join(32)[0] is first
+
+
 def test_nobody_joins_a_population_that_all_have_left(
     definition: StudyDefinition, data: Split
 ) -> None:
