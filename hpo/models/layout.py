@@ -178,15 +178,9 @@ class Layout:
         for members in groups:
             first, last = members[0], members[-1]
             depth, inputs = below[first], self._read(first, below)
-            each = inputs.stop - inputs.start
             outputs = slice(rows[first].start, rows[last].stop)
-            weights = self._trained((outputs.stop - outputs.start, each))
-            own = {
-                member: slice(
-                    rows[member].start - outputs.start, rows[member].stop - outputs.start
-                )
-                for member in members
-            }
+            weights = self._trained((_length(outputs), _length(inputs)))
+            own = {member: _within(rows[member], outputs.start) for member in members}
             _own(self.parameters, name, weights, own)
             products.append(
                 ProductLayout(
@@ -223,7 +217,7 @@ class Layout:
     def _place_vectors(self, depth: int, layer: LayerLayout) -> None:
         prefix = f"layers.{depth}"
         plain = {
-            member: slice(rows.start - layer.normed, rows.stop - layer.normed)
+            member: _within(rows, layer.normed)
             for member, rows in layer.rows_of.items()
             if rows.start >= layer.normed
         }
@@ -273,6 +267,11 @@ def _rows(configs: Sequence[MlpConfig], depth: int) -> LayerLayout:
 
 def _length(rows: slice) -> int:
     return int(rows.stop - rows.start)
+
+
+def _within(rows: slice, start: int) -> slice:
+    """The same rows, counted from another one on."""
+    return slice(rows.start - start, rows.stop - start)
 
 
 def _merge(runs: Iterable[tuple[_Kind, slice]]) -> list[tuple[_Kind, slice]]:

@@ -54,7 +54,6 @@ class Optimizer(abc.ABC):
         """Say where the parameters and gradients lie, in an order that stays the same."""
         self._parameters = list(parameters)
         self._gradients = list(gradients)
-        self._counts = torch.empty(0)
         for name in self.state_names:
             if name not in self.state:
                 self.state[name] = [torch.zeros_like(p) for p in self._parameters]
