@@ -13,9 +13,9 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
 
-from benchmarks.rate import check_device
+from benchmarks import tutorial
+from benchmarks.rate import check_device, parser_of
 from benchmarks.sides import CONFIG
 from benchmarks.tutorial import BATCH
 from hpo.data import describe, load_train
@@ -27,7 +27,6 @@ from hpo.training.task import Task
 
 __all__ = ["main"]
 
-_ROWS = 50_000
 _EPOCHS = 3
 _SEEDS = 10
 
@@ -53,13 +52,9 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks accuracy")
-    parser.add_argument("--rows", type=int, default=_ROWS)
+    parser = parser_of("accuracy")
     parser.add_argument("--epochs", type=int, default=_EPOCHS)
     parser.add_argument("--seeds", type=int, default=_SEEDS)
-    parser.add_argument("--precisions", default="float32", help="float32,bfloat16 has both")
-    parser.add_argument("--dataset", default="fashion_mnist")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(arguments)
     rows = describe(options.dataset).n_train
     if not BATCH <= options.rows < rows:
@@ -102,19 +97,13 @@ def _plain(
     model.load_state_dict(weights, strict=False)  # a member does not count its batches
     adam = torch.optim.Adam(model.parameters(), lr=CONFIG.optimizer.lr)
     for epoch in range(epochs):
-        for index in stream.epoch(epoch):
-            features, labels = examples.batch(index, task.normalization, torch.float32)
-            adam.zero_grad()
-            functional.cross_entropy(model(features), labels).backward()  # type: ignore[no-untyped-call]
-            adam.step()
-    model.eval()
-    right = 0.0
-    with torch.inference_mode():
-        for features, labels in examples.batches(
-            validation, task.normalization, torch.float32, EVALUATION_ROWS
-        ):
-            right += (model(features).argmax(1) == labels).sum().item()
-    return right / len(validation)
+        batches = (
+            examples.batch(index, task.normalization, torch.float32)
+            for index in stream.epoch(epoch)
+        )
+        tutorial.train_epoch(model, adam, batches, examples.device)
+    held_out = examples.batches(validation, task.normalization, torch.float32, EVALUATION_ROWS)
+    return tutorial.accuracy(model, held_out, examples.device)
 
 
 def _shown(shares: Sequence[float]) -> str:

@@ -33,6 +33,7 @@ import torch
 from optuna.storages import RDBStorage
 
 from benchmarks import histories
+from benchmarks.silence import Silent
 from hpo import space
 from hpo.data.rows import LabelledRows
 from hpo.data.tensors import ImageTensors
@@ -65,16 +66,6 @@ class Contestant:
     fill: Callable[[int, list[histories.PastTrial]], None]
     run: Callable[[], None]
     size: int = 0
-
-
-class _Silent:
-    """A watcher that shows nothing."""
-
-    def epoch(self, running: int, value: float) -> None: ...
-
-    def finished(self, number: int, state: str, value: float | None) -> None: ...
-
-    def waiting(self) -> None: ...
 
 
 def main(arguments: list[str]) -> None:
@@ -201,7 +192,7 @@ def _hpo(storage: Storage, definition: StudyDefinition) -> Contestant:
     study_id, holder = study._study_id, holder_name()
     crew = build_crew(
         *(storage, study, definition, _data(), WorkerOptions(1, 600.0), holder),
-        watcher=_Silent(),
+        watcher=Silent(),
         lost=frozenset,
         stopping=lambda: False,
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from pathlib import Path
 import optuna
 
 from benchmarks.fullness_watch import Watched, search_watched
-from benchmarks.processes import output_of
+from benchmarks.search_runs import NAME, optimize
 from hpo.data import describe
 from hpo.definition import StudyDefinition, load_definition
 from hpo.search import records
@@ -130,24 +129,15 @@ def _search(options: argparse.Namespace) -> Iterator[tuple[str, str, Watched | N
         yield options.storage, options.study, None
         return
     study = Path("studies") / f"{options.study}.yaml"
-    changes = [*options.changes, f"search.seed={options.seed}", f"search.trials={options.trials}"]
     with tempfile.TemporaryDirectory(prefix="hpo-fullness-") as folder:
-        url = f"sqlite:///{folder}/hpo.db"
         if options.cross_check:
-            definition = load_definition(study, changes, name="run")
-            yield url, "run", search_watched(url, definition, options.population, Path(folder))
+            url = f"sqlite:///{folder}/hpo.db"
+            bounds = [f"search.seed={options.seed}", f"search.trials={options.trials}"]
+            definition = load_definition(study, [*options.changes, *bounds], name=NAME)
+            yield url, NAME, search_watched(url, definition, options.population, Path(folder))
             return
-        given = [word for change in changes for word in ("--set", change)]
-        output_of(
-            [
-                *(sys.executable, "-m", "hpo", "optimize", "--study", str(study.resolve())),
-                *("--name", "run", "--population", options.population, "--quiet", *given),
-            ],
-            folder=folder,
-            HPO_STATE=f"{folder}/state",
-            HPO_STORAGE=url,
-        )
-        yield url, "run", None
+        given = ("--population", options.population, "--trials", str(options.trials))
+        yield optimize(study, folder, options.seed, options.changes, *given), NAME, None
 
 
 def _stays(trials: Sequence[optuna.trial.FrozenTrial], definition: StudyDefinition) -> list[Stay]:

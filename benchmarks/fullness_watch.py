@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.silence import Silent
 from hpo.definition import StudyDefinition
 from hpo.search.holder import holder_name
 from hpo.search.objective import SearchCrew
@@ -81,16 +82,6 @@ class _Observer:
         self._crew.rested(populations)
 
 
-class _Silent:
-    """A watcher that shows nothing."""
-
-    def epoch(self, running: int, value: float) -> None: ...
-
-    def finished(self, number: int, state: str, value: float | None) -> None: ...
-
-    def waiting(self) -> None: ...
-
-
 def search_watched(
     url: str, definition: StudyDefinition, population: str, folder: Path
 ) -> Watched:
@@ -109,7 +100,7 @@ def search_watched(
         torch.set_num_threads(1)  # as `hpo optimize` has in the benchmarks
         crew = build_crew(
             *(storage, search, definition, data, options, holder_name()),
-            watcher=_Silent(),
+            watcher=Silent(),
             lost=frozenset,
             stopping=lambda: False,
         )

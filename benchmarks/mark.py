@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers, retrains
-from benchmarks.searches import ROOT, environment, searched
+from benchmarks.processes import ROOT
+from benchmarks.searches import environment, searched
 from hpo import studies
 from hpo.definition import StudyDefinition, load_definition
 

@@ -6,9 +6,13 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["environment", "output_of", "side_by_side"]
+__all__ = ["ROOT", "environment", "output_of", "side_by_side"]
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
 
 _T = TypeVar("_T")
 

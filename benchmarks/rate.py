@@ -10,26 +10,24 @@ that a slow moment of the machine hits all. A round before the first is not coun
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import torch
 
+from benchmarks.processes import ROOT, environment
 from benchmarks.sides import LOOP, TUTORIAL, population_name
 from benchmarks.tutorial import BATCH
 
-__all__ = ["main"]
+__all__ = ["check_device", "main", "parser_of"]
 
 _ROWS = 50_000
 _ROUNDS = 5
 _MEMBERS = "1,2,4,8,16"
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -59,13 +57,9 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks rate")
-    parser.add_argument("--rows", type=int, default=_ROWS)
+    parser = parser_of("rate")
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     parser.add_argument("--members", default=_MEMBERS)
-    parser.add_argument("--precisions", default="float32", help="float32,bfloat16 has both")
-    parser.add_argument("--dataset", default="fashion_mnist")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--processes", type=int, help="2; on a GPU 1")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -75,6 +69,16 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     if options.processes is None:
         options.processes = 1 if options.device.startswith("cuda") else 2
     return options
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Options of a benchmark that trains the same network: on what, where, and in what."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}")
+    parser.add_argument("--rows", type=int, default=_ROWS)
+    parser.add_argument("--precisions", default="float32", help="float32,bfloat16 has both")
+    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser
 
 
 def check_device(name: str) -> None:
@@ -94,12 +98,12 @@ class _Fleet:
             *("--dataset", options.dataset, "--rows", str(rows)),
             *("--device", options.device, "--threads", threads),
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        own = environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         self._processes = [
             subprocess.Popen(
                 command,
-                cwd=_ROOT,
-                env=environment,
+                cwd=ROOT,
+                env=own,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -18,9 +18,9 @@ from pathlib import Path
 import optuna
 import torch
 from optuna.trial import TrialState
-from torch import Tensor
 from torch.nn import functional
 
+from benchmarks import tutorial
 from benchmarks.processes import output_of
 from hpo import space
 from hpo.config import OptimizerConfig, TrialConfig
@@ -31,7 +31,10 @@ from hpo.training.schedules import rate_factor
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Split, prepare
 
-__all__ = ["Run", "hpo", "run_of", "stock"]
+__all__ = ["NAME", "Run", "hpo", "optimize", "run_of", "stock"]
+
+NAME = "run"
+"""What a search of `optimize` is called in its database."""
 
 Run = list[tuple[float, float | None]]
 """For each finished trial, in order: seconds since the first trial began, and the best value that
@@ -50,18 +53,28 @@ def hpo(
         changes: `key=value` each, as `--set` takes them.
     """
     with tempfile.TemporaryDirectory(prefix="hpo-search-") as folder:
-        options = [word for change in changes for word in ("--set", change)]
-        output_of(
-            [
-                *(sys.executable, "-m", "hpo", "optimize", "--study", str(study.resolve())),
-                *("--name", "run", "--seed", str(seed), "--trials", str(trials), "--quiet"),
-                *("--population", population, "--timeout", str(seconds), *options),
-            ],
-            folder=folder,
-            HPO_STATE=f"{folder}/state",
-            HPO_STORAGE=f"sqlite:///{folder}/hpo.db",
-        )
-        return run_of(optuna.load_study(study_name="run", storage=f"sqlite:///{folder}/hpo.db"))
+        bounds = ("--trials", str(trials), "--timeout", str(seconds))
+        url = optimize(study, folder, seed, changes, "--population", population, *bounds)
+        return run_of(optuna.load_study(study_name=NAME, storage=url))
+
+
+def optimize(study: Path, folder: str, seed: int, changes: Sequence[str], *options: str) -> str:
+    """Search by `hpo optimize` with one thread, in a folder of its own, as the study `NAME`.
+
+    Returns:
+        The database's URL.
+    """
+    url = f"sqlite:///{folder}/hpo.db"
+    output_of(
+        [
+            *(sys.executable, "-m", "hpo", "optimize", "--study", str(study.resolve())),
+            *("--name", NAME, "--seed", str(seed), "--quiet", *options, *_settings(changes)),
+        ],
+        folder=folder,
+        HPO_STATE=f"{folder}/state",
+        HPO_STORAGE=url,
+    )
+    return url
 
 
 def stock(
@@ -76,10 +89,14 @@ def stock(
         [
             *(sys.executable, "-m", "benchmarks.search_runs", "--study", str(study)),
             *("--seed", str(seed), "--trials", str(trials), "--seconds", str(seconds)),
-            *("--sampler", sampler, *(word for change in changes for word in ("--set", change))),
+            *("--sampler", sampler, *_settings(changes)),
         ]
     )
     return [(moment, value) for moment, value in json.loads(told)]
+
+
+def _settings(changes: Sequence[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
 
 
 def run_of(study: optuna.Study) -> Run:
@@ -147,7 +164,10 @@ def _train(trial: optuna.Trial, config: TrialConfig, data: Split, seed: int) -> 
     best, best_epoch = 0.0, 0
     for epoch in range(1, config.epochs + 1):
         loss = _train_epoch(model, optimizer, config, stream, epoch - 1, data)
-        accuracy = _accuracy(model, data)
+        held_out = task.examples.batches(
+            data.validation, task.normalization, torch.float32, EVALUATION_ROWS
+        )
+        accuracy = tutorial.accuracy(model, held_out, task.examples.device)
         trial.report(accuracy, epoch)
         if accuracy > best:
             best, best_epoch = accuracy, epoch
@@ -185,21 +205,6 @@ def _train_epoch(
         optimizer.step()
         total += loss.detach()
     return total.item() / stream.batches
-
-
-def _accuracy(model: Mlp, data: Split) -> float:
-    model.eval()
-    right = torch.zeros((), dtype=torch.int64)
-    with torch.inference_mode():
-        for features, labels in data.task.examples.batches(
-            data.validation, data.task.normalization, torch.float32, EVALUATION_ROWS
-        ):
-            right += _right(model(features), labels)
-    return right.item() / len(data.validation)
-
-
-def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).sum()
 
 
 def _optimizer(config: OptimizerConfig, model: Mlp) -> torch.optim.Optimizer:

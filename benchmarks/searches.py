@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import ROOT
 from hpo import studies
 from hpo.data import fetch
 from hpo.definition import load_definition
 
-__all__ = ["ROOT", "Search", "environment", "searched"]
+__all__ = ["Search", "environment", "searched"]
 
-ROOT = Path(__file__).resolve().parents[1]
 _GOALS = {"mnist": "4 min", "fashion_mnist": "6 min"}
 # Everybody has their own defaults here, whatever the shell of whoever measures says.
 _LEFT_OUT = ("HPO_STORAGE", "HPO_STATE", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

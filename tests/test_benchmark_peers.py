@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, mark, peers, rate, searches, sides, tutorial
+from benchmarks import accuracy, mark, peers, processes, rate, searches, sides, tutorial
 from benchmarks.mark import Known, first_to_reach
 from hpo.data import load_train
 from hpo.data.tensors import ImageTensors
@@ -170,7 +170,7 @@ def test_ray_notes_every_trial_that_ended(tmp_path: Path) -> None:
             *(sys.executable, "-m", "benchmarks.peer_search", "ray", *words.split()),
             *("--out", str(out)),
         ],
-        cwd=searches.ROOT,
+        cwd=processes.ROOT,
         env=searches.environment(),
         check=True,
         timeout=400,
