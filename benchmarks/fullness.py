@@ -32,7 +32,7 @@ from hpo.search import records
 from hpo.search.storage import open_storage
 from hpo.search.study import load
 from hpo.training.devices import pick_device
-from hpo.training.footprint import default_capacity, member_bytes, memory_limit
+from hpo.training.footprint import limits, member_bytes
 
 __all__ = ["Fullness", "Stay", "fullness", "main"]
 
@@ -87,9 +87,9 @@ def main(arguments: list[str]) -> None:
             trials = search.get_trials(deepcopy=False)
         device = pick_device(definition.training.device)
         population = options.population
-        most = default_capacity(device) if population == "auto" else int(population)
-        found = fullness(_stays(trials, definition), most, memory_limit(device))
-    _print(options, found, most, len(trials), watched)
+        room = limits(device, None if population == "auto" else int(population))
+        found = fullness(_stays(trials, definition), room.members, room.memory)
+    _print(options, found, room.members, len(trials), watched)
 
 
 def fullness(stays: Sequence[Stay], members: int, memory: int) -> Fullness:

@@ -27,7 +27,7 @@ from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.data import describe, load_train
 from hpo.data.tensors import ImageTensors
 from hpo.training.devices import device_name, pick_device, pick_precision
-from hpo.training.footprint import member_bytes, memory_limit
+from hpo.training.footprint import limits, member_bytes
 from hpo.training.population import Member, Population, Stopped
 from hpo.training.streams import Stream
 from hpo.training.task import Task
@@ -188,7 +188,7 @@ def _config(width: int, batch: int) -> TrialConfig:
 
 def _fits(task: Task, members: int, config: TrialConfig) -> bool:
     each = member_bytes(config, task.examples.features, task.classes)
-    return members * each <= memory_limit(task.examples.device)
+    return members * each <= limits(task.examples.device, members).memory
 
 
 def _point(task: Task, members: int, width: int, batch: int, rounds: tuple[float, ...]) -> Point:

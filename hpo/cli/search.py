@@ -200,7 +200,7 @@ def _show_plan(
     from hpo import space
     from hpo.cli.supervising import describe
     from hpo.training.devices import device_name
-    from hpo.training.footprint import default_capacity
+    from hpo.training.footprint import limits
 
     device = data.task.examples.device
     size = space.cardinality(definition)
@@ -216,7 +216,7 @@ def _show_plan(
     )
     typer.echo(
         f"device: {device_name(device)}, {precision}, "
-        f"up to {options.population or default_capacity(device)} trials side by side"
+        f"up to {limits(device, options.population).members} trials side by side"
     )
     if crew is not None:
         typer.echo(f"workers: {describe(crew.slots(search.trials))}")

@@ -17,7 +17,7 @@ from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.search import records
 from hpo.training.fit import Ending, fit
-from hpo.training.footprint import member_bytes, memory_limit
+from hpo.training.footprint import limits, member_bytes
 from hpo.training.history import DIRECTIONS, EpochRecord
 from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
@@ -129,7 +129,7 @@ class _Rescoring:
         self._finalists = finalists
         self._data = data
         self._heard = heard
-        self._memory = memory_limit(data.task.examples.device)
+        self._memory = limits(data.task.examples.device).memory
         self._most = len(finalists) * _MOST_SEEDS  # fewer once memory was short
         self._seeds = min(definition.retrain.seeds, _MOST_SEEDS)
         self._study_seed = definition.search.seed

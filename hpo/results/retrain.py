@@ -19,7 +19,7 @@ from hpo.models.mlp import Mlp
 from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
 from hpo.training.devices import device_name
-from hpo.training.footprint import member_bytes, memory_limit
+from hpo.training.footprint import limits, member_bytes
 from hpo.training.losses import score
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
@@ -146,10 +146,10 @@ def _train(
     stopping: Callable[[], bool],
     heard: Callable[[str], None],
 ) -> list[dict[str, Tensor]]:
-    """Every seed on a stream of its own, all in one population if the memory bears it."""
+    """Every seed on a stream of its own, all in one population as far as that gains."""
     task, config = data.task, winner.config
     cost = member_bytes(config, task.examples.features, task.classes)
-    room = max(1, memory_limit(task.examples.device) // cost)
+    room = max(1, limits(task.examples.device).memory // cost)
     order_seed = derive_seed(definition.search.seed, _RETRAIN)
     states: list[dict[str, Tensor]] = []
     while len(states) < len(seeds):

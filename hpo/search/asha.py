@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.history import history_of
 
@@ -21,6 +21,12 @@ class AshaPruner(BasePruner):
     times as long: what is nearly done is let finish. A trial that arrives at a rung goes on if
     its best value up to there is among the best `1 / reduction` of all trials that have reached
     the rung, itself included; at least one goes on.
+
+    A sampler that learns makes the trials that come late better than most that came early, and
+    by that alone every other one would go on (measured: 39 and 35 % of those at the two rungs of
+    a search, not 25). So a rung has room for one in `reduction` of those that reached it; once
+    it is taken, by those who went on and by better ones that stand at the rung with it, only a
+    trial among the best `1 / reduction**2` goes on: one that would pass another such rung.
 
     Optuna's own pruner keeps what a trial had at a rung in attributes that are written while it
     is asked, so of a population that arrives together the first ones asked are judged against
@@ -45,15 +51,17 @@ class AshaPruner(BasePruner):
             return False
         maximize = study.direction == StudyDirection.MAXIMIZE
         history = history_of(study)
-        ended = history.index(_Rung, epoch, maximize).costs
-        running = [
-            _cost(rival, epoch, maximize)
-            for rival in history.unfinished
-            if epoch in rival.intermediate_values
-        ]
+        ended = history.index(_Rung, epoch, maximize)
+        running = _Rung(epoch, maximize)
+        for rival in history.unfinished:
+            running.add(rival)
         own = _cost(trial, epoch, maximize)
-        better = bisect_left(ended, own) + sum(cost < own for cost in running)
-        return better >= max(1, (len(ended) + len(running)) // self._reduction)
+        arrived = len(ended.costs) + len(running.costs)
+        better = ended.better(own) + running.better(own)
+        room = max(1, arrived // self._reduction)
+        taken = ended.passed + running.passed + bisect_left(running.undecided, own)
+        outstanding = better < max(1, arrived // self._reduction**2)
+        return better >= room or (taken >= room and not outstanding)
 
     def is_rung(self, epoch: int) -> bool:
         """Whether anybody is judged after so many epochs."""
@@ -66,16 +74,34 @@ class AshaPruner(BasePruner):
 
 
 class _Rung:
-    """What ended trials had when they reached an epoch, best first."""
+    """The trials that have reached an epoch.
+
+    Attributes:
+        costs: what each had come to there, best first.
+        passed: how many have gone on from there.
+        undecided: what those have that stand there now, best first.
+    """
 
     def __init__(self, epoch: int, maximize: bool) -> None:
         self.costs: list[float] = []
+        self.passed = 0
+        self.undecided: list[float] = []
         self._epoch = epoch
         self._maximize = maximize
 
     def add(self, trial: FrozenTrial) -> None:
-        if self._epoch in trial.intermediate_values:
-            insort(self.costs, _cost(trial, self._epoch, self._maximize))
+        if self._epoch not in trial.intermediate_values:
+            return
+        cost = _cost(trial, self._epoch, self._maximize)
+        insort(self.costs, cost)
+        if trial.state == TrialState.COMPLETE or trial.last_step != self._epoch:
+            self.passed += 1
+        elif not trial.state.is_finished():
+            insort(self.undecided, cost)
+
+    def better(self, cost: float) -> int:
+        """How many had come to something better."""
+        return bisect_left(self.costs, cost)
 
 
 def _cost(trial: FrozenTrial, epoch: int, maximize: bool) -> float:

@@ -26,6 +26,7 @@ from hpo.search.study import (
     find_trial_of_slot,
     resume_trial,
     start_trial,
+    startup_trials,
     trial_seed,
 )
 from hpo.search.telling import Teller
@@ -183,9 +184,17 @@ class Intake:
         return False
 
     def _sampler(self, batch_size: int | None) -> Callable[[int], BaseSampler]:
+        """What draws a trial, by its number.
+
+        The sampler's startup trials are free in their batch size: the draws after them can only
+        learn from sizes that they have seen.
+        """
         fixed = {} if batch_size is None else {space.BATCH_SIZE: batch_size}
+        free = startup_trials(self._definition)
         seed = self._definition.search.seed
-        return lambda number: build_sampler(self._definition, trial_seed(seed, number), fixed)
+        return lambda number: build_sampler(
+            self._definition, trial_seed(seed, number), fixed if number >= free else {}
+        )
 
 
 def identity(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,31 +24,18 @@ from hpo.search.telling import Teller, Watcher
 from hpo.search.troubles import TROUBLES
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending, ending_of
-from hpo.training.footprint import member_bytes
+from hpo.training.footprint import Limits, member_bytes
 from hpo.training.history import EpochRecord
 from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
 from hpo.training.snapshot import Snapshot
 from hpo.training.task import Task
 
-__all__ = ["Limits", "SearchCrew"]
+__all__ = ["SearchCrew"]
 
 _log = logging.getLogger(__name__)
 _LEAVING_SECONDS = 2.5  # a worker that was told to stop leaves within 5 s
 _CLOSING_SECONDS = 30.0
-
-
-@dataclass
-class Limits:
-    """How much a worker takes on at once.
-
-    Attributes:
-        members: trials in training side by side; fewer once memory was short.
-        memory: bytes that their tensors may take together.
-    """
-
-    members: int
-    memory: int
 
 
 class SearchCrew:

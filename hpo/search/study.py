@@ -54,6 +54,7 @@ __all__ = [
     "resume_trial",
     "retire",
     "start_trial",
+    "startup_trials",
     "surplus_trials",
     "trial_seed",
 ]
@@ -187,6 +188,12 @@ def build_sampler(
             "ignore", "PartialFixedSampler is experimental", ExperimentalWarning
         )
         return PartialFixedSampler(dict(fixed), sampler)
+
+
+def startup_trials(definition: StudyDefinition) -> int:
+    """How many of a study's first trials are drawn at random, before the sampler has learnt."""
+    settings = definition.search.sampler.settings
+    return settings.startup_trials if isinstance(settings, TpeSettings) else 0
 
 
 def build_pruner(definition: StudyDefinition) -> BasePruner:

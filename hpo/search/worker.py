@@ -14,7 +14,7 @@ from hpo.search.berths import Berths
 from hpo.search.intake import Intake
 from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import Ledger, holder_name
-from hpo.search.objective import Limits, SearchCrew
+from hpo.search.objective import SearchCrew
 from hpo.search.repair import repair
 from hpo.search.spool import Spool
 from hpo.search.state_folder import state_folder
@@ -25,7 +25,7 @@ from hpo.search.waiting import stopped_within
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.checkpoints import Checkpoints
 from hpo.training.fit import fit
-from hpo.training.footprint import default_capacity, memory_limit
+from hpo.training.footprint import limits
 from hpo.training.population import Stopped
 from hpo.training.task import Split
 
@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_LEASE = 60.0
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 2.0
 _PARTING_SECONDS = 1.5
+_WAVE = 8  # newcomers in a row with one batch size, where so many train side by side
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,14 @@ def build_crew(
         teller,
         stopping,
     )
-    limits = Limits(
-        members=options.population or default_capacity(device), memory=memory_limit(device)
-    )
+    room = limits(device, options.population)
     return SearchCrew(
         intake,
-        Berths(definition, data),
+        Berths(definition, data, min(room.members, _WAVE)),
         teller,
         checkpoints,
         data.task,
-        limits,
+        room,
         watcher,
         lost,
         definition.search.retries,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from hpo.config import TrialConfig
 from hpo.training.population import EVALUATION_ROWS
 
-__all__ = ["default_capacity", "member_bytes", "memory_limit"]
+__all__ = ["Limits", "limits", "member_bytes"]
 
 _NUMBER = 4
 _PER_PARAMETER = (
@@ -19,6 +20,41 @@ _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a
 _SCORED_PER_UNIT = 1  # its value for each row that is scored at once
 _CPU_LIMIT = 768 * 2**20
 _CUDA_SHARE = 0.6
+# `--population auto` on a CPU: what stays near its caches. Of simple rules these bytes lose least
+# over all widths and batches (`benchmarks/growth_rules.py`), and more members only make the
+# search learn later.
+_CPU_GAINS = 64 * 2**20
+_CPU_MEMBERS = 16
+_CUDA_MEMBERS = 32
+
+
+@dataclass
+class Limits:
+    """How much a worker takes on at once.
+
+    Attributes:
+        members: trials in training side by side; fewer once memory was short.
+        memory: bytes that their tensors may take together; one alone is always tried.
+    """
+
+    members: int
+    memory: int
+
+
+def limits(device: torch.device, population: int | None = None) -> Limits:
+    """What trains side by side in one worker.
+
+    Args:
+        population: so many, as far as memory goes: on a CPU a worker is to stay under 1.5 GiB
+            with torch itself, on a GPU it may use a good part of what is free when it asks.
+            None (`auto`) is as many as gain from it.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return Limits(population or _CUDA_MEMBERS, int(free * _CUDA_SHARE))
+    if population is None:
+        return Limits(_CPU_MEMBERS, _CPU_GAINS)
+    return Limits(population, _CPU_LIMIT)
 
 
 def member_bytes(config: TrialConfig, features: int, classes: int) -> int:
@@ -31,23 +67,3 @@ def member_bytes(config: TrialConfig, features: int, classes: int) -> int:
     units = sum(config.model.widths) + 4 * classes
     rows = _PER_UNIT * config.batch_size + _SCORED_PER_UNIT * EVALUATION_ROWS
     return _NUMBER * (_PER_PARAMETER * parameters + rows * units)
-
-
-def memory_limit(device: torch.device) -> int:
-    """What all members of a worker may take together, in bytes.
-
-    On a CPU a worker is to stay under 1.5 GiB with torch itself, on a GPU it may use a good part
-    of what is free when it asks.
-    """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * _CUDA_SHARE)
-    return _CPU_LIMIT
-
-
-def default_capacity(device: torch.device) -> int:
-    """How many members `--population auto` lets train side by side, memory permitting.
-
-    On a CPU eight fill the cores (`benchmarks/RESULTS.md`); a GPU is full only with more.
-    """
-    return 32 if device.type == "cuda" else 8

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,32 @@ def test_of_a_population_that_arrives_together_the_best_third_goes_on(direction:
     best = [1, 4, 7] if direction == "maximize" else [2, 5, 6]
     assert survivors(study, trials) == best
     assert survivors(study, trials[::-1]) == best[::-1]  # asking writes nothing
+
+
+def test_where_trials_get_better_and_better_one_in_so_many_goes_on() -> None:
+    """As it is with a sampler that learns; by rank alone, about half would go on."""
+    study = study_of(AshaPruner(min_epochs=1, reduction=4, epochs=LONG))
+    values = np.random.default_rng(0).uniform(0.0, 0.1, 200) + np.arange(200) / 1000
+    by_rank = on = 0
+    for count, value in enumerate(values, start=1):
+        (trial,) = trials_with(study, [[float(value)]])
+        by_rank += sum(values[:count] > value) < max(1, count // 4)
+        if trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            on += 1
+            study.tell(trial, float(value))
+    assert 0.25 * len(values) <= on <= 0.35 * len(values)
+    assert by_rank > 0.5 * len(values)
+
+
+def test_what_is_outstanding_goes_on_though_the_room_is_taken() -> None:
+    study = study_of(AshaPruner(min_epochs=1, reduction=4, epochs=LONG))
+    for trial in trials_with(study, [[0.01 * number, 0.1] for number in range(16)]):
+        study.tell(trial, 0.1)
+    first, second = trials_with(study, [[0.9], [0.145]])
+    assert not first.should_prune()
+    assert second.should_prune()
 
 
 def test_only_rungs_are_judged() -> None:
@@ -113,8 +140,13 @@ def should_go_on(
     reduction: int,
     epochs: int,
     maximize: bool,
+    complete: Collection[int] = (),
 ) -> bool:
-    """The definition, literally: at a rung, no more than a share of all may be better."""
+    """The definition, literally: at a rung, no more than a share of all may be better.
+
+    Nor may those who went on and those who are better and stand there take all the room, unless
+    hardly anybody is better.
+    """
     epoch = len(curves[own])
     rungs = {min_epochs * reduction**k for k in range(12)}
     if epoch not in rungs or epoch * reduction > epochs:
@@ -122,7 +154,15 @@ def should_go_on(
     sign = 1 if maximize else -1
     scores = [max(sign * v for v in curve[:epoch]) for curve in curves if len(curve) >= epoch]
     mine = max(sign * v for v in curves[own])
-    return sum(score > mine for score in scores) < max(1, len(scores) // reduction)
+    better = sum(score > mine for score in scores)
+    room = max(1, len(scores) // reduction)
+    taken = 0
+    for number, curve in enumerate(curves):
+        if (number in complete and len(curve) == epoch) or len(curve) > epoch:
+            taken += 1
+        elif len(curve) == epoch:
+            taken += max(sign * v for v in curve) > mine
+    return better < room and (taken < room or better < max(1, len(scores) // reduction**2))
 
 
 CURVES = st.lists(
@@ -162,6 +202,7 @@ def test_it_is_the_definition_also_while_trials_come_report_and_end(
     trials: list[optuna.Trial] = []
     so_far: list[list[float]] = []
     running: list[int] = []
+    complete: list[int] = []
     while running or len(trials) < len(curves):
         new = len(trials) < len(curves) and (not running or data.draw(st.booleans()))
         if new:
@@ -171,10 +212,11 @@ def test_it_is_the_definition_also_while_trials_come_report_and_end(
         own = data.draw(st.sampled_from(running))
         so_far[own].append(curves[own][len(so_far[own])])
         trials[own].report(so_far[own][-1], len(so_far[own]))
-        expected = should_go_on(so_far, own, 1, reduction, LONG, maximize)
+        expected = should_go_on(so_far, own, 1, reduction, LONG, maximize, complete)
         assert trials[own].should_prune() != expected
         if len(so_far[own]) == len(curves[own]):
             running.remove(own)
+            complete.append(own)
             study.tell(trials[own], so_far[own][-1])
 
 

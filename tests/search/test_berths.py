@@ -22,6 +22,7 @@ training: {batch_size: {choice: [32, 64]}, epochs: 8}
 search: {trials: 20}
 """
 QUARTER = 2
+WAVE = 3
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ class Worker:
     """A round after the other: who waits joins, and every population that has members trains."""
 
     def __init__(self, definition: StudyDefinition, data: Split) -> None:
-        self.berths = Berths(definition, data)
+        self.berths = Berths(definition, data, WAVE)
         self._definition = definition
         self._count = 0
 
@@ -79,6 +80,26 @@ def test_a_stream_fixes_the_batch_size_for_a_quarter_of_a_run(
     assert worker.join(32)[0] is population
     worker.rounds(1, population)
     assert worker.berths.batch_size is None
+
+
+def test_a_stream_fixes_the_batch_size_of_as_many_as_train_side_by_side(
+    definition: StudyDefinition, data: Split
+) -> None:
+    worker = Worker(definition, data)
+    small, _ = worker.join(32)
+    for _ in range(WAVE - 1):
+        assert worker.berths.batch_size == 32
+        worker.join(32)
+    assert worker.berths.batch_size is None
+    large, _ = worker.join(64)
+    assert large is not small
+    assert worker.berths.batch_size == 64
+    worker.join(64)
+    worker.join(64)
+    assert worker.berths.batch_size is None
+    # It joins them again, and the next wave is theirs.
+    assert worker.join(32)[0] is small
+    assert worker.berths.batch_size == 32
 
 
 def test_a_free_trial_joins_those_who_still_train_with_its_batch_size(

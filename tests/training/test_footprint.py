@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.data import LabelledRows
 from hpo.data.tensors import ImageTensors
-from hpo.training.footprint import default_capacity, member_bytes, memory_limit
+from hpo.training.footprint import limits, member_bytes
 from hpo.training.population import EVALUATION_ROWS, Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
@@ -166,5 +166,19 @@ def test_more_of_anything_takes_more(
 
 def test_a_cpu_worker_has_room_beside_torch_itself() -> None:
     cpu = torch.device("cpu")
-    assert 256 * 2**20 <= memory_limit(cpu) <= 1024 * 2**20
-    assert default_capacity(cpu) >= 2
+    chosen, asked = limits(cpu), limits(cpu, 500)
+    assert chosen.members >= 2
+    assert asked.members == 500
+    assert chosen.memory <= asked.memory
+    assert 256 * 2**20 <= asked.memory <= 1024 * 2**20
+
+
+def test_auto_takes_many_small_networks_and_few_large_ones() -> None:
+    """By what was measured (`benchmarks/RESULTS.md`): large ones fill a CPU by themselves."""
+    chosen = limits(torch.device("cpu"))
+    small, large = (
+        member_bytes(config((width, width), 128, batch_norm=True, name="adam"), 784, 10)
+        for width in (64, 1024)
+    )
+    assert chosen.memory // small >= chosen.members
+    assert chosen.memory // large <= 1
