@@ -90,7 +90,7 @@ def test_a_name_does_not_follow_a_link_out_of_the_folder(here: Path) -> None:
             studies.find(name)
     assert studies.find("within") == Path("studies/within.yaml")
     names = [study.name for study in studies.available()]
-    assert names == [*SHIPPED, "real", "within"]
+    assert names == sorted([*SHIPPED, "real", "within"])
     assert studies.find("studies/out.yaml") == Path("studies/out.yaml")  # a path is one's own
 
 

@@ -13,10 +13,11 @@ IMAGE = 3 * 96 * 96
 
 
 def pictures(n: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Upright images `[n, 3, 96, 96]` and classes 0 to 9: each class has its bright corner.
+    """Upright images `[n, 3, 96, 96]` and classes 0 to 9: each class has its bright patch.
 
-    The first five lie along the top, the others down the left side; no two classes are each
-    other's mirror images, turned or not, but a reader that swaps the axes swaps five and five.
+    Those of the first five lie along the top, those of the others down the left side, in one
+    channel each; a reader that swaps the axes or the channels takes one class for another. A
+    mirrored patch, or one a little aside, is still no other class's.
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % 10)
@@ -24,9 +25,9 @@ def pictures(n: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64
     for image, label in zip(images, labels, strict=True):
         channel, place = label % 3, 18 * (label % 5)
         if label < 5:
-            image[channel, :12, place : place + 24] += 150
+            image[channel, :24, place : place + 24] += 150
         else:
-            image[channel, place : place + 24, :12] += 150
+            image[channel, place : place + 24, :24] += 150
     return images, labels.astype(np.int64)
 
 
