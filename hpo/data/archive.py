@@ -88,7 +88,7 @@ def torchvision_archive(dataset: str) -> Callable[[], Published]:
             ) from error
         known = getattr(datasets, dataset, None)
         files = [*getattr(known, "train_list", []), *getattr(known, "test_list", [])]
-        if not files:
+        if known is None or not files:
             raise SourceError(f"this torchvision knows no {dataset}")
         return Published(str(known.url), dict(files))
 
