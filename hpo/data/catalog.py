@@ -14,6 +14,7 @@ from hpo.data.digits import Digits
 from hpo.data.folder import data_folder
 from hpo.data.mnist import FASHION_MNIST, MNIST
 from hpo.data.rows import LabelledRows, check_rows
+from hpo.data.stl10 import STL10
 from hpo.errors import DataError, HpoError, UsageError
 
 _GROUP = "hpo.datasets"
@@ -22,6 +23,7 @@ _BUILT_IN: dict[str, Dataset] = {
     "digits": Digits(),
     "fashion_mnist": FASHION_MNIST,
     "mnist": MNIST,
+    "stl10": STL10,
 }
 
 _PARTS: tuple[Part, Part] = ("train", "test")

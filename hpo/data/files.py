@@ -80,33 +80,75 @@ def write_checked(source: Readable, raw: RawFile, target: Path) -> None:
         FileError: the disk refuses; `target` is gone again.
         Exception: whatever `source.read` raises, as it is.
     """
+    digest = hashlib.sha256()
+    size = write_summed(source, target, raw.size, digest)
+    try:
+        if size > raw.size:  # there may be no end to it: its sum is not known
+            raise DataError(f"{raw.name}: expected {raw.size} bytes, found more")
+        if (size, digest.hexdigest()) != (raw.size, raw.sha256):
+            raise DataError(f"{raw.name}: {_difference(raw, size, digest.hexdigest())}")
+    except DataError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def write_summed(source: Readable, target: Path, most: int, digest: hashlib._Hash) -> int:
+    """Write a source's bytes to the new file `target`, durably, and sum them up.
+
+    Args:
+        most: bytes that are expected; soon after them the source is left.
+        digest: is fed with what is written.
+
+    Returns:
+        The bytes written; more than `most` where the source has more.
+
+    Raises:
+        FileError: the disk refuses; `target` is gone again.
+        Exception: whatever `source.read` raises, as it is; `target` is gone again.
+    """
     with disk_errors(target):
         out = target.open("xb", buffering=0)
     try:
         with out:
-            size, digest = 0, hashlib.sha256()
-            while size <= raw.size and (chunk := source.read(_CHUNK)):
+            size = 0
+            while size <= most and (chunk := source.read(_CHUNK)):
                 size += len(chunk)
                 digest.update(chunk)
                 with disk_errors(target):
                     _write_all(out, chunk)
             with disk_errors(target):
                 os.fsync(out.fileno())
-        if size > raw.size:  # there may be no end to it: its sum is not known
-            raise DataError(f"{raw.name}: expected {raw.size} bytes, found more")
-        if (size, digest.hexdigest()) != (raw.size, raw.sha256):
-            raise DataError(f"{raw.name}: {_difference(raw, size, digest.hexdigest())}")
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+    return size
 
 
-def _open_plain(path: Path, raw: RawFile) -> io.BufferedReader:
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open what lies at `path` in a dataset's own folder, if it is a file.
+
+    Raises:
+        DataError: it is something else.
+        FileError: it is not there, or cannot be read.
+    """
     try:
         # Not to hang on a pipe that lies there instead of a file.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}; make it readable or remove it") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DataError(f"{path}: not a regular file; {how_to_replace(path)}")
+    return file
+
+
+def how_to_replace(path: Path) -> str:
+    """What to do about a bad file in a dataset's folder, as the end of a sentence."""
+    return f"remove it and run `hpo data fetch {path.parent.name}`"
+
+
+def _open_plain(path: Path, raw: RawFile) -> io.BufferedReader:
+    file = open_regular(path)
     try:
         _check_open(file, path, raw)
     except BaseException:
@@ -116,10 +158,8 @@ def _open_plain(path: Path, raw: RawFile) -> io.BufferedReader:
 
 
 def _check_open(file: io.BufferedReader, path: Path, raw: RawFile) -> None:
-    remedy = f"remove it and run `hpo data fetch {path.parent.name}`"
+    remedy = how_to_replace(path)
     found = os.fstat(file.fileno())
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"{path}: not a regular file; {remedy}")
     if found.st_size > raw.size:  # may be of any size: not read at all
         raise DataError(
             f"{path}: damaged or foreign: expected {raw.size} bytes with sha256 {raw.sha256}, "
@@ -136,8 +176,7 @@ def _check_open(file: io.BufferedReader, path: Path, raw: RawFile) -> None:
 
 
 def _unpack(packed: Path, raw: RawFile) -> None:
-    folder = packed.parent
-    remedy = f"remove it and run `hpo data fetch {folder.name}`"
+    folder, remedy = packed.parent, how_to_replace(packed)
     if not packed.is_file():
         raise DataError(f"{packed}: not a regular file; {remedy}")
     try:

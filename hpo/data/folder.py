@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from hpo import files
+from hpo.errors import FileError
 
 _REMEDY = "make room there, or point HPO_DATA at a folder that can be written"
 _WORK_PREFIX = ".fetch-"
@@ -59,6 +60,25 @@ def publish(work: Path, folder: Path, name: str) -> None:
     with disk_errors(folder / name):
         (work / name).replace(folder / name)
         files.sync_folder(folder)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what would fill the disk.
+
+    Args:
+        folder: where files are to lie; it exists.
+        needed: bytes, of the files and of what is beside them for a while.
+
+    Raises:
+        FileError: fewer are free.
+    """
+    with disk_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise FileError(
+            f"{folder}: fetching needs about {needed} bytes for a while, {free} bytes are free; "
+            "make room there, or point HPO_DATA at another folder"
+        )
 
 
 def disk_errors(path: Path) -> AbstractContextManager[None]:

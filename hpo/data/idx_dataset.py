@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ import numpy as np
 
 from hpo.data.dataset import DatasetInfo, Part
 from hpo.data.files import RawFile, find, open_checked
-from hpo.data.folder import disk_errors, publish, work_folder
+from hpo.data.folder import check_room, publish, work_folder
 from hpo.data.idx import map_idx
 from hpo.data.rows import LabelledRows
 from hpo.data.sources import Source, SourceError
-from hpo.errors import DataError, FileError
+from hpo.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +67,8 @@ class IdxDataset:
         listed = ", ".join(raw.name for raw in wanted)
         tried = [f"the data folder (no {listed})"]
         with work_folder(folder) as work:
-            _check_room(wanted, folder)
+            # A package beside its content needs about twice as much.
+            check_room(folder, 2 * sum(raw.size for raw in wanted))
             for source in self.sources:
                 _log.info("%s: trying the %s", name, source.label)
                 try:
@@ -94,15 +94,3 @@ def _load(folder: Path, files: tuple[RawFile, RawFile]) -> LabelledRows:
     with open_checked(folder, images_file) as file:
         images = map_idx(file, folder / images_file.name)
     return LabelledRows(images, labels)
-
-
-def _check_room(wanted: Sequence[RawFile], folder: Path) -> None:
-    """Refuse before a client fills the disk: a package beside its content needs about twice."""
-    needed = 2 * sum(raw.size for raw in wanted)
-    with disk_errors(folder):
-        free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise FileError(
-            f"{folder}: fetching needs about {needed} bytes for a while, {free} bytes are free; "
-            "make room there, or point HPO_DATA at another folder"
-        )

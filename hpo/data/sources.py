@@ -26,6 +26,10 @@ from hpo.errors import DataError
 _MOST_UNPACKED = 256 << 20  # bytes read out of one archive, whatever it claims
 
 
+Keep = Callable[[Readable, int], None]
+"""Takes a member's stream and the size that the archive claims for it, in bytes."""
+
+
 class SourceError(Exception):
     """A source cannot deliver; the text says why, in a few words."""
 
@@ -87,7 +91,7 @@ class Download:
     def _download(self, url: str, raw: RawFile, target: Path, end: float) -> None:
         # The caller lets only http and https through.
         with urllib.request.urlopen(url, timeout=self.silence) as answer:  # noqa: S310
-            body = _Timed(answer, end)
+            body = Timed(answer, end)
             with gzip.GzipFile(fileobj=body) as content:  # type: ignore[call-overload]
                 write_checked(content, raw, target)
 
@@ -147,9 +151,8 @@ class NpmPackage:
             self.timeout,
         )
         archive = _only_file(download, "*.tgz")
-        members = {f"{self.folder}{raw.name}": raw for raw in wanted}
         with gzip.open(archive) as content:
-            _take_members(content, members, work, lambda member: member)
+            take_members(content, {f"{self.folder}{raw.name}": _keep(raw, work) for raw in wanted})
 
 
 @dataclass(frozen=True)
@@ -182,9 +185,9 @@ class DebianPackage:
         archive = download / "content.tar"
         package = _only_file(download, "*.deb")
         _run(["dpkg-deb", "--fsys-tarfile", str(package)], download, self.timeout, archive)
-        members = {f"./{self.folder}{raw.name}.gz": raw for raw in wanted}
+        members = {f"{self.folder}{raw.name}.gz": _keep_unpacked(raw, work) for raw in wanted}
         with archive.open("rb") as content:
-            _take_members(content, members, work, _gunzip)
+            take_members(content, members)
 
     def _apt_download(self, download: Path) -> None:
         limits = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20"]
@@ -225,35 +228,50 @@ def _only_file(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _gunzip(member: Readable) -> Readable:
-    return gzip.GzipFile(fileobj=member)  # type: ignore[call-overload, no-any-return]
+def _keep(raw: RawFile, work: Path) -> Keep:
+    return lambda member, _size: write_checked(member, raw, work / raw.name)
 
 
-def _take_members(
-    content: Readable,
-    members: Mapping[str, RawFile],
-    work: Path,
-    unpack: Callable[[Readable], Readable],
+def _keep_unpacked(raw: RawFile, work: Path) -> Keep:
+    def keep(member: Readable, _size: int) -> None:
+        write_checked(gzip.GzipFile(fileobj=member), raw, work / raw.name)  # type: ignore[call-overload]
+
+    return keep
+
+
+def take_members(
+    content: Readable, members: Mapping[str, Keep], most: int = _MOST_UNPACKED
 ) -> None:
-    """Write the named members of a tar stream; whatever else it holds is passed over."""
+    """Keep the named members of a tar stream, in its order, and read no further than the last.
+
+    Args:
+        content: the stream, unpacked.
+        members: what is done with each, by its name without `./` at the beginning; whatever else
+            the archive holds is passed over.
+        most: bytes read until it is given up.
+
+    Raises:
+        SourceError: the archive is cut, damaged or too large, or lacks a member.
+        HpoError: what the keeping of a member raises.
+    """
     left = dict(members)
     try:
-        with tarfile.open(fileobj=_Capped(content, _MOST_UNPACKED), mode="r|") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=Capped(content, most), mode="r|") as archive:  # type: ignore[call-overload]
             for member in archive:
-                raw = left.get(member.name)
-                stream = archive.extractfile(member) if raw and member.isreg() else None
-                if raw is None or stream is None:
+                keep = left.get(member.name.removeprefix("./"))
+                stream = archive.extractfile(member) if keep and member.isreg() else None
+                if keep is None or stream is None:
                     continue
-                write_checked(unpack(stream), raw, work / raw.name)
-                del left[member.name]
+                keep(stream, member.size)
+                del left[member.name.removeprefix("./")]
                 if not left:
                     return
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise SourceError(f"its archive cannot be read: {error}") from error
-    raise SourceError(f"its archive holds no {', '.join(sorted(left))}")
+        raise SourceError(f"the archive cannot be read: {error}") from error
+    raise SourceError(f"the archive holds no {', '.join(sorted(left))}")
 
 
-class _Capped:
+class Capped:
     """A stream that ends in an error after so many bytes, so that nothing unpacks forever."""
 
     def __init__(self, stream: Readable, limit: int) -> None:
@@ -261,14 +279,15 @@ class _Capped:
         self._left = limit
 
     def read(self, size: int = 1 << 16, /) -> bytes:
+        """Read on; see `Readable`."""
         chunk = self._stream.read(size)
         self._left -= len(chunk)
         if self._left < 0:
-            raise SourceError("its archive unpacks to far more than it should")
+            raise SourceError("the archive unpacks to far more than it should")
         return chunk
 
 
-class _Timed:
+class Timed:
     """A stream that ends in an error at a point in time, however slowly the bytes drip."""
 
     def __init__(self, stream: Readable, end: float) -> None:
@@ -276,6 +295,7 @@ class _Timed:
         self._end = end
 
     def read(self, size: int = 1 << 16, /) -> bytes:
+        """Read on; see `Readable`."""
         if time.monotonic() > self._end:
             raise TimeoutError("too slow")
         return self._stream.read(size)

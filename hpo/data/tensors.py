@@ -40,19 +40,23 @@ class ImageTensors:
         device: where batches are wanted.
 
     Attributes:
-        images: uint8 `[n, channels, height, width]`.
+        images: uint8 `[n, channels, height, width]`; in memory as in the file, row by row or
+            column by column.
         labels: int64 `[n]`.
         features: numbers a row, `channels * height * width`.
     """
 
     def __init__(self, rows: LabelledRows, device: torch.device) -> None:
-        images = _tensor(rows.images)
-        if images.ndim == 3:
-            images = images.unsqueeze(1)
-        self.images = images.to(device)
+        # Formats that go down the columns are turned batch by batch: the file stays mapped.
+        self._turned = _by_columns(rows.images)
+        stored = _tensor(rows.images.swapaxes(-1, -2) if self._turned else rows.images)
+        if stored.ndim == 3:
+            stored = stored.unsqueeze(1)
+        self._stored = stored.to(device)
+        self.images = self._stored.transpose(2, 3) if self._turned else self._stored
         self.labels = _tensor(rows.labels).to(device)
         self.device = device
-        self.features = images[0].numel()
+        self.features = stored[0].numel()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,7 +70,7 @@ class ImageTensors:
         counts = torch.zeros(channels, 256, dtype=torch.int64)
         for chunk in torch.split(index, _CHUNK):
             for channel in range(channels):
-                values = self.images[chunk.to(self.device), channel].flatten()
+                values = self._stored[chunk.to(self.device), channel].flatten()
                 counts[channel] += torch.bincount(values, minlength=256).cpu()
         levels = torch.arange(256, dtype=torch.float64)
         share = counts.double() / counts.sum(1, keepdim=True)
@@ -94,8 +98,10 @@ class ImageTensors:
         """
         index = index.to(self.device)
         # Whole rows: indexing pixel by pixel takes ten times as long.
-        rows = self.images.flatten(1).index_select(0, index)
-        images = rows.view(-1, *self.images.shape[1:])
+        rows = self._stored.flatten(1).index_select(0, index)
+        images = rows.view(-1, *self._stored.shape[1:])
+        if self._turned:
+            images = images.transpose(2, 3).contiguous()
         for augment in augmentations:
             assert generator is not None
             images = augment(images, generator)
@@ -111,6 +117,11 @@ class ImageTensors:
         """All rows of `index` in order, at most `rows` at a time, as `batch` gives them."""
         for chunk in torch.split(index.to(self.device), rows):
             yield self.batch(chunk, normalization, dtype)
+
+
+def _by_columns(images: NDArray[Any]) -> bool:
+    """Whether images lie in memory column by column, and are whole otherwise."""
+    return not images.flags.c_contiguous and bool(images.swapaxes(-1, -2).flags.c_contiguous)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from statistics import median
 
 import optuna
@@ -18,7 +19,7 @@ from hpo.errors import TrainingError
 from hpo.search import records
 from hpo.training.fit import Ending, fit
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.history import DIRECTIONS, EpochRecord
+from hpo.training.history import DIRECTIONS, EpochRecord, History
 from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream, derive_seed
@@ -138,6 +139,7 @@ class _Rescoring:
             (place, seed) for place in range(len(finalists)) for seed in range(self._seeds)
         ]
         self._members: dict[Member, tuple[int, int]] = {}
+        self._histories: dict[tuple[int, int], History] = {}
 
     def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
         """One config after the other, as many seeds at a time as the memory bears."""
@@ -187,7 +189,9 @@ class _Rescoring:
         return False
 
     def ended(self, population: Population, member: Member, ending: Ending) -> None:
-        """Nothing to hand over."""
+        """Only its history is kept: a member of a large network holds a lot of memory."""
+        del population, ending
+        self._histories[self._members.pop(member)] = member.history
 
     def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
         """Fewer at a time where memory was short; there is no other way out."""
@@ -212,11 +216,11 @@ class _Rescoring:
         results = []
         for place, finalist in enumerate(self._finalists):
             bests = [
-                (member.history.value(best), best.epoch)
-                for member, (of, _) in self._members.items()
+                (history.value(best), best.epoch)
+                for (of, _), history in sorted(self._histories.items(), key=itemgetter(0))
                 if of == place
-                and (best := member.history.best) is not None
-                and not member.history.records[-1].diverged
+                and (best := history.best) is not None
+                and not history.records[-1].diverged
             ]
             results.append(
                 Finalist(

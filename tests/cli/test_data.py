@@ -38,7 +38,7 @@ def test_list_tells_what_is_here(run: Run, folder: Path) -> None:
 
 def test_list_as_csv_and_as_a_table(run: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(run("data", "list", "--format", "csv").out)))
-    assert [row["present"] for row in rows] == ["true", "false", "false"]
+    assert [row["present"] for row in rows] == ["true", "false", "false", "false"]
     table = run("data", "list").out
     assert "fashion_mnist" in table
     assert "70000" in table
@@ -68,7 +68,7 @@ def test_fetch_names_a_damaged_file(run: Run, folder: Path) -> None:
         (["fashon_mnist"], "did you mean fashion_mnist?"),
         (["digits", "../x"], "there is no dataset '../x'"),
         (["digits", "--all"], "name datasets, or use --all"),
-        ([], "there are digits, fashion_mnist, mnist"),
+        ([], "there are digits, fashion_mnist, mnist, stl10"),
     ],
 )
 def test_fetch_refuses_a_wrong_name_before_it_begins(

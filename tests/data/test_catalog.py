@@ -16,12 +16,13 @@ from .conftest import Offer, Tiny
 
 
 def test_the_built_in_datasets_are_described() -> None:
-    assert {"digits", "fashion_mnist", "mnist"} <= set(hpo.data.names())
-    for name in ("digits", "fashion_mnist", "mnist"):
+    assert {"digits", "fashion_mnist", "mnist", "stl10"} <= set(hpo.data.names())
+    for name in ("digits", "fashion_mnist", "mnist", "stl10"):
         info = hpo.data.describe(name)
         assert info.name == name
         assert info.classes == 10
-        assert info.n_train > info.n_test > 0
+        assert info.n_train > 0
+        assert info.n_test > 0
         assert info.origin
         assert info.licence
 

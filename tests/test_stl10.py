@@ -1,0 +1,54 @@
+"""The study `stl10` in small: the whole job on files of the format, ten classes to be learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands import here, hpo, measured, read
+from tests.data import stl10_files
+
+SMALL = (
+    *("--set", "training.epochs=12", "--set", "training.batch_size=16"),
+    *("--set", "model.mlp.widths=[64, 32]", "--set", "optimizer={adam: {lr: 0.001}}"),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder beside a data folder with 320 training and 100 test rows."""
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / "data"))
+    stl10_files.write(tmp_path / "data" / "stl10", stl10_files.content(320, 100))
+    return tmp_path
+
+
+def test_the_classes_are_learnt_from_upright_images(folder: Path) -> None:
+    here(folder, "optimize", "--study", "stl10", "--trials", "3", *SMALL)
+    here(folder, "retrain-best", "--study", "stl10")
+    assert read(folder, "status", "--study", "stl10")["finished"] == 3
+    artifact = folder / "results" / "stl10"
+    metrics = json.loads((artifact / "metrics.json").read_text())
+    assert metrics["test"]["mean"] > 0.6, metrics
+    assert json.loads((artifact / "config.json").read_text())["image_shape"] == [3, 96, 96]
+
+
+def test_a_damaged_file_ends_the_command_in_one_sentence(folder: Path) -> None:
+    path = folder / "data" / "stl10" / "train_X.bin"
+    path.write_bytes(path.read_bytes()[:-100])
+    done = hpo(folder, "optimize", "--study", "stl10", "--trials", "1", *SMALL, expect=1)
+    assert done.stderr.count("\n") == 1
+    assert str(path) in done.stderr
+    assert "one of the two is cut or foreign" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_studys_own_network_fits_in_3_gib(folder: Path) -> None:
+    """All its 58 million weights with Adam's moments; few rows, for the files are mapped."""
+    short = ("--set", "training.epochs=1", "--set", "optimizer={adamw: {lr: 0.0001}}")
+    rows = 360  # MiB; all of the published files, as if they were a process's own
+    searched = measured(folder, "optimize", "--study", "stl10", "--trials", "2", *short)
+    assert searched.mebibytes + rows < 3 * 1024
+    retrained = measured(folder, "retrain-best", "--study", "stl10")
+    assert retrained.mebibytes < 3 * 1024
