@@ -15,13 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Shape", "size_of", "told", "told_with_size"]
+from hpo.errors import UsageError
+
+__all__ = ["Array", "Shape", "at_least_one", "size_of", "told", "told_with_size"]
 
 Array = NDArray[np.floating[Any]]
 """Floating-point values of the network's dtype."""
 
 Shape = tuple[int, ...]
 """Of one row, without the batch: `(channels, height, width)` or `(values,)`."""
+
+
+def at_least_one(what: str, number: int) -> int:
+    """A number of channels, values or the like.
+
+    Raises:
+        UsageError: it is below 1.
+    """
+    if number < 1:
+        raise UsageError(f"{what} is {number}; the least is 1")
+    return number
 
 
 def size_of(shape: Shape) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.models.numpy_cnn.arrays import Array, Shape
+from hpo.models.numpy_cnn.arrays import Array, Shape, at_least_one
 from hpo.models.numpy_cnn.initializers import draw
 from hpo.models.numpy_cnn.layer import Layer
 from hpo.models.numpy_cnn.windows import Pair, Windows
@@ -48,8 +48,8 @@ class Conv2d(Layer):
         initialization: str = "he",
     ) -> None:
         super().__init__(activation)
-        self.channels = channels
-        self.filters = filters
+        self.channels = at_least_one("channels", channels)
+        self.filters = at_least_one("filters", filters)
         self.windows = Windows(kernel, stride, padding)
         self.initialization = initialization
         self._columns: Array = np.empty(0)
@@ -58,7 +58,7 @@ class Conv2d(Layer):
     def takes(self, shape: Shape) -> str:
         """As `Layer.takes`."""
         if len(shape) != 3 or shape[0] != self.channels:
-            return f"images of {self.channels} channels"
+            return f"images of {self.channels} channel{'s' * (self.channels > 1)}"
         return self.windows.takes(shape)
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.models.numpy_cnn.arrays import Array, Shape, size_of
+from hpo.models.numpy_cnn.arrays import Array, Shape, at_least_one, size_of
 from hpo.models.numpy_cnn.initializers import draw
 from hpo.models.numpy_cnn.layer import Layer
 
@@ -33,8 +33,8 @@ class Linear(Layer):
         self, inputs: int, outputs: int, activation: str = "identity", initialization: str = "he"
     ) -> None:
         super().__init__(activation)
-        self.inputs = inputs
-        self.outputs = outputs
+        self.inputs = at_least_one("inputs", inputs)
+        self.outputs = at_least_one("outputs", outputs)
         self.initialization = initialization
         self._inputs: Array = np.empty(0)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hpo.errors import TrainingError, UsageError
-from hpo.models.numpy_cnn.arrays import Array, Shape, size_of, told, told_with_size
+from hpo.models.numpy_cnn.arrays import Array, Shape, at_least_one, size_of, told, told_with_size
 from hpo.models.numpy_cnn.flatten import Flatten
 from hpo.models.numpy_cnn.layer import Layer
 from hpo.models.numpy_cnn.loss import softmax_cross_entropy
@@ -55,7 +55,8 @@ class Network:
         outputs: logits of a row.
 
     Raises:
-        UsageError: a layer does not take what the one before it gives; or the last gives images.
+        UsageError: a layer does not take what the one before it gives; the last gives images;
+            or a layer is there twice.
     """
 
     def __init__(
@@ -219,6 +220,8 @@ class Network:
 
 def _name(layers: Sequence[Layer]) -> None:
     """Number the layers of each kind, from 1."""
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise UsageError("a layer stands in the network twice; make two of them")
     seen: Counter[str] = Counter()
     for layer in layers:
         seen[layer.kind] += 1
@@ -227,6 +230,8 @@ def _name(layers: Sequence[Layer]) -> None:
 
 def _shapes(shape: Shape, layers: Sequence[Layer]) -> list[Shape]:
     """What goes into the first layer, and what each gives."""
+    for length in shape:
+        at_least_one(f"a length of the input {shape}", length)
     shapes = [shape]
     giver, given = "the input", shape
     for layer in layers:

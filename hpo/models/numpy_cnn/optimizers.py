@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -24,11 +25,11 @@ class Optimizer(ABC):
             the weight's shape; a weight has none before its first step.
 
     Raises:
-        UsageError: the learning rate is not positive.
+        UsageError: the learning rate is not positive, or a share not from 0 to below 1.
     """
 
     def __init__(self, learning_rate: float) -> None:
-        if not learning_rate > 0:
+        if not 0 < learning_rate < math.inf:
             raise UsageError(f"the learning rate is {learning_rate:g}; it must be above 0")
         self.learning_rate = learning_rate
         self.steps = 0
@@ -64,7 +65,7 @@ class SGD(Optimizer):
 
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
         super().__init__(learning_rate)
-        self.momentum = momentum
+        self.momentum = _share("momentum", momentum)
 
     def update(self, name: str, weight: Array, gradient: Array) -> None:
         """As `Optimizer.update`."""
@@ -97,8 +98,8 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate)
-        self.beta1 = beta1
-        self.beta2 = beta2
+        self.beta1 = _share("beta1", beta1)
+        self.beta2 = _share("beta2", beta2)
         self.epsilon = epsilon
 
     def update(self, name: str, weight: Array, gradient: Array) -> None:
@@ -112,3 +113,10 @@ class Adam(Optimizer):
         mean_hat = mean / (1 - self.beta1**self.steps)
         square_hat = square / (1 - self.beta2**self.steps)
         weight -= self.learning_rate * mean_hat / np.sqrt(square_hat + self.epsilon)
+
+
+def _share(what: str, share: float) -> float:
+    """A share of the past that is kept; with all of it kept, nothing new would come in."""
+    if not 0 <= share < 1:
+        raise UsageError(f"{what} is {share:g}; it must be at least 0 and below 1")
+    return share

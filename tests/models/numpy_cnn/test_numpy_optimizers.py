@@ -88,8 +88,15 @@ def test_weights_of_different_names_are_remembered_apart() -> None:
     }
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, math.nan])
+@pytest.mark.parametrize("rate", [0.0, -0.1, math.nan, math.inf])
 def test_a_learning_rate_is_above_zero(rate: float) -> None:
     for rule in (SGD, Adam):
         with pytest.raises(UsageError, match="it must be above 0"):
             rule(rate)
+
+
+def test_shares_are_below_one() -> None:
+    with pytest.raises(UsageError, match="momentum is 1; it must be at least 0 and below 1"):
+        SGD(0.1, momentum=1)
+    with pytest.raises(UsageError, match=r"beta2 is -0.1; it must be at least 0 and below 1"):
+        Adam(0.1, beta2=-0.1)

@@ -67,8 +67,8 @@ def test_layers_are_named_and_their_shapes_known() -> None:
         ((4,), [Linear(4, 3), MaxPool2d(2)], "linear1 gives 3 values, pool1 takes images"),
         (
             (4,),
-            [Linear(4, 3), Conv2d(3, 1, 1)],
-            "linear1 gives 3 values, conv1 takes images of 3 channels",
+            [Linear(4, 3), Conv2d(1, 1, 1)],
+            "linear1 gives 3 values, conv1 takes images of 1 channel",
         ),
         ((5,), [Linear(4, 3)], "the input gives 5 values, linear1 takes 4"),
         (
@@ -95,6 +95,14 @@ def test_numbers_and_names_that_cannot_be() -> None:
         MaxPool2d(2, (1, 0))
     with pytest.raises(UsageError, match="a padding of -1x-1 cannot be; the least is 0"):
         Conv2d(1, 1, 3, padding=-1)
+    with pytest.raises(UsageError, match="filters is 0; the least is 1"):
+        Conv2d(1, 0, 3)
+    with pytest.raises(UsageError, match="outputs is -1; the least is 1"):
+        Linear(1, -1)
+    with pytest.raises(UsageError, match=r"a length of the input \(0,\) is 0; the least is 1"):
+        Net((0,), [Linear(1, 1)])
+    with pytest.raises(UsageError, match="a layer stands in the network twice"):
+        Net((2,), [Linear(2, 2)] * 2)
     with pytest.raises(UsageError, match="no activation 'sine'; there are identity, relu, "):
         Linear(1, 1, "sine")
     with pytest.raises(UsageError, match="no initialization 'zero'; there are lecun, he, xavier"):
