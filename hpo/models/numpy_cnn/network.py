@@ -209,12 +209,12 @@ class Network:
             f"first weights that are too large (initialization {', '.join(sorted(rules))}) or "
             "images that are not scaled"
         )
-        rate = f"a learning rate that is too high ({optimizer.learning_rate:g})"
-        if self._last_loss is None:
+        if optimizer.steps == 0:
             return f"the loss is {loss} in the first step; likely causes are {start}"
+        before = "" if self._last_loss is None else f", after {self._last_loss:.4g}"
         return (
-            f"the loss is {loss} in step {optimizer.steps + 1}, after {self._last_loss:.4g}; "
-            f"likely causes are {rate}, and {start}"
+            f"the loss is {loss} in step {optimizer.steps + 1}{before}; likely causes are a "
+            f"learning rate that is too high ({optimizer.learning_rate:g}), and {start}"
         )
 
 
