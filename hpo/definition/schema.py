@@ -7,9 +7,10 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
 from hpo.definition.networks import (
@@ -20,6 +21,7 @@ from hpo.definition.networks import (
     ScheduleSection,
 )
 from hpo.definition.problems import Problem, render
+from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
@@ -135,6 +137,10 @@ class RandomSettings(Section):
     """Every trial is drawn at random."""
 
 
+class GridSettings(Section):
+    """Every combination of a finite space, each once."""
+
+
 class SamplerSection(ExactlyOne):
     """What proposes the next trial."""
 
@@ -142,6 +148,7 @@ class SamplerSection(ExactlyOne):
 
     tpe: TpeSettings | None = None
     random: RandomSettings | None = None
+    grid: GridSettings | None = None
 
 
 class AshaSettings(Section):
@@ -226,6 +233,19 @@ class StudyDefinition(Section):
             return data
         return {key: value for key, value in data.items() if value is not None}
 
+    @model_validator(mode="after")
+    def _a_grid_has_steps(self) -> Self:
+        if self.search.sampler.grid is None:
+            return self
+        endless = [
+            (path, leaf)
+            for path, leaf in _leaves(self)
+            if isinstance(leaf, FloatRange) and leaf.step is None and leaf.low < leaf.high
+        ]
+        if endless:
+            raise invalid([detail(_stepless(leaf), *path) for path, leaf in endless])
+        return self
+
     @field_validator("name", mode="plain")
     @classmethod
     def _is_a_name(cls, name: object) -> str:
@@ -252,6 +272,24 @@ class StudyDefinition(Section):
             raise DefinitionError(render(problems_in(error), {}, source)) from None
         except (ValueError, RecursionError):
             raise DefinitionError([f"{source}: this is not JSON"]) from None
+
+
+def _leaves(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every value below a section that is no section, with its path."""
+    for name in type(section).model_fields:
+        value, path = getattr(section, name), (*above, name)
+        if isinstance(value, Section):
+            yield from _leaves(value, *path)
+        else:
+            yield path, value
+
+
+def _stepless(leaf: FloatRange) -> str:
+    low, high = f"{leaf.low:g}", f"{leaf.high:g}"
+    return (
+        f"{leaf} has no end of values, and `sampler: grid` visits each; give it steps, "
+        f"{{float: [{low}, {high}], step: ...}}, or {{choice: [{low}, {high}]}} with more between"
+    )
 
 
 def problems_in(error: ValidationError) -> list[Problem]:
