@@ -287,7 +287,7 @@ def _leaves(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], ob
 def _stepless(leaf: FloatRange) -> str:
     low, high = f"{leaf.low:g}", f"{leaf.high:g}"
     return (
-        f"{leaf} has no end of values, and `sampler: grid` visits each; give it steps, "
+        f"{leaf} is continuous, and `sampler: grid` visits every value; give it steps, "
         f"{{float: [{low}, {high}], step: ...}}, or {{choice: [{low}, {high}]}} with more between"
     )
 
