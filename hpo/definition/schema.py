@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
 from hpo.definition.networks import (
@@ -80,12 +81,7 @@ class Augmentation(ExactlyOne):
 
 
 class DatasetSection(Section):
-    """Which data, and how the validation rows are taken from the training rows."""
-
-    not_yet: ClassVar[dict[str, str]] = {
-        "folds": "this version has no folds, it validates on a held-out share; "
-        "write `validation: 0.2`"
-    }
+    """Which data, and how the validation rows are taken from the training rows: a share, or folds."""
 
     name: Annotated[str, Pattern("the name of a dataset", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")]
     validation: Annotated[
@@ -98,7 +94,21 @@ class DatasetSection(Section):
             ranged=False,
         ),
     ] = 0.15
+    folds: Annotated[int, _count("there are 2 to 100 folds", low=2, high=100)] | None = None
     augment: tuple[Augmentation, ...] = ()
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """Either a share or folds."""
+        if data.get("folds") is None or "validation" not in data:
+            return []
+        sentence = "with `folds` every row validates once, so `validation` cannot be given too"
+        return [detail(sentence, "validation")]
+
+    @property
+    def divided(self) -> str:
+        """How the validation rows are taken, in words."""
+        return f"share {self.validation:g}" if self.folds is None else f"{self.folds} folds"
 
 
 # --- training, search, retrain

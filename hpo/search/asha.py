@@ -13,16 +13,14 @@ from hpo.search.history import history_of
 
 __all__ = ["AshaPruner"]
 
-_LATEST = 0.6  # of a run; what was trained longer costs little more to its end
-
 
 class AshaPruner(BasePruner):
     """Asynchronous successive halving, the stopping variant (Li et al. 2020, section 3).
 
-    Rungs are at `min_epochs * reduction ** k` epochs, as long as two fifths of a run are left: what
-    is nearly done is let finish. A run of less than `min_epochs * reduction` epochs has none. A
-    trial that arrives at a rung goes on if its best value up to there is among the best
-    `1 / reduction` of all trials that have reached the rung, itself included; at least one goes on.
+    Rungs are at `min_epochs * reduction ** k` epochs, as long as a run is at least `reduction`
+    times as long: what is nearly done is let finish. A trial that arrives at a rung goes on if
+    its best value up to there is among the best `1 / reduction` of all trials that have reached
+    the rung, itself included; at least one goes on.
 
     A sampler that learns makes the trials that come late better than most that came early, and
     by that alone every other one would go on (measured: 39 and 35 % of those at the two rungs of
@@ -67,7 +65,7 @@ class AshaPruner(BasePruner):
 
     def is_rung(self, epoch: int) -> bool:
         """Whether anybody is judged after so many epochs."""
-        if self._min_epochs * self._reduction > self._epochs or epoch > _LATEST * self._epochs:
+        if epoch * self._reduction > self._epochs:
             return False
         rung = self._min_epochs
         while rung < epoch:

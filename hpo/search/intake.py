@@ -76,6 +76,7 @@ class Intake:
         self._checkpoints = checkpoints
         self._teller = teller
         self._stopping = stopping
+        self._folds = definition.dataset.folds or 1
         self._cells = cells(definition) if definition.search.sampler.name == "grid" else None
 
     def next(self, batch_size: int | None) -> Entry | None:
@@ -105,12 +106,13 @@ class Intake:
         entry.company = entry.company and not entry.troubles.suspect
         snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
         if snapshot is None:
-            entry.member = Member(number, old.config, old.seed, old.metric)
+            entry.member = Member(number, old.config, old.seed, old.metric, folds=old.folds)
             if "stream" in entry.origin:
                 entry.place = Place(entry.origin["stream"], entry.origin["joined"])
             return
         entry.member = Member.restored(number, snapshot)
-        entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
+        stream = snapshot.stream // entry.member.folds
+        entry.place = Place(stream, snapshot.epoch, snapshot.batch)
         _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
         for record in entry.member.history.records:
             # Trained, but its worker ended before the database heard of it.
@@ -148,7 +150,7 @@ class Intake:
         entry = Entry(
             slot=slot,
             trial=trial,
-            member=Member(trial.number, config, seed, search.metric),
+            member=Member(trial.number, config, seed, search.metric, folds=self._folds),
             origin={
                 "seed": seed,
                 "worker": self._holder,

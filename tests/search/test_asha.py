@@ -93,19 +93,7 @@ def test_what_is_nearly_done_is_let_finish() -> None:
     for epoch in range(1, 20):
         study = study_of(pruner)
         worst = trials_with(study, [[1.0] * epoch] * 5 + [[0.0] * epoch])[-1]
-        assert worst.should_prune() == (epoch in (1, 3, 9))
-
-
-def test_the_last_rung_leaves_two_fifths_of_the_run() -> None:
-    for epochs, judged in ((14, True), (20, True), (13, False)):
-        study = study_of(AshaPruner(min_epochs=2, reduction=2, epochs=epochs))
-        worst = trials_with(study, [[1.0] * 8] * 5 + [[0.0] * 8])[-1]
-        assert worst.should_prune() == judged, epochs
-
-
-def test_a_short_run_is_not_judged() -> None:
-    study = study_of(AshaPruner(min_epochs=1, reduction=4, epochs=3))
-    assert not trials_with(study, [[1.0]] * 5 + [[0.0]])[-1].should_prune()
+        assert worst.should_prune() == (epoch in (1, 3))  # at 9 a third of the run is over
 
 
 def test_a_trial_is_judged_by_its_best_epoch_so_far() -> None:
@@ -161,7 +149,7 @@ def should_go_on(
     """
     epoch = len(curves[own])
     rungs = {min_epochs * reduction**k for k in range(12)}
-    if epoch not in rungs or epoch > 0.6 * epochs or min_epochs * reduction > epochs:
+    if epoch not in rungs or epoch * reduction > epochs:
         return True
     sign = 1 if maximize else -1
     scores = [max(sign * v for v in curve[:epoch]) for curve in curves if len(curve) >= epoch]
