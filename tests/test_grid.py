@@ -82,13 +82,17 @@ def test_more_trials_than_cells_are_refused(grid: Path) -> None:
 
 def test_a_continuous_range_is_refused_with_its_line(grid: Path) -> None:
     file = grid / "cells.yaml"
-    file.write_text(file.read_text().replace("{float: [0.1, 0.3], step: 0.1}", "{float: [0.1, 0.3]}"))
+    file.write_text(
+        file.read_text().replace("{float: [0.1, 0.3], step: 0.1}", "{float: [0.1, 0.3]}")
+    )
     refused = here(grid, "optimize", "--study", "./cells.yaml", expect=2)
     assert "cells.yaml:7: optimizer.sgd.lr: float 0.1 to 0.3 is continuous" in refused.stderr
     assert "step" in refused.stderr
 
 
-def test_a_trial_of_folds_is_their_mean_and_the_winner_is_retrained_on_all_rows(grid: Path) -> None:
+def test_a_trial_of_folds_is_their_mean_and_the_winner_is_retrained_on_all_rows(
+    grid: Path,
+) -> None:
     here(grid, "optimize", "--study", "./cells.yaml", "--trials", "4")
     from optuna import load_study
 

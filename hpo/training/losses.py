@@ -49,8 +49,8 @@ def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         Rows with a logit that is not a number count as wrong.
     """
     expected = labels.expand(len(logits), -1)
-    losses = functional.cross_entropy(
-        logits, expected, reduction="none", ignore_index=NO_ROW
-    ).sum(1)
+    losses = functional.cross_entropy(logits, expected, reduction="none", ignore_index=NO_ROW).sum(
+        1
+    )
     right = (logits.argmax(1) == expected) & logits.isfinite().all(1)
     return losses, right.sum(1)

@@ -164,7 +164,7 @@ class Population:
         folds = [member.folds for member in self.members]
         if len(losses) == len(folds):
             return losses
-        return torch.stack([own.mean() for own in losses.split(folds)])
+        return torch.stack([own.mean() for own in torch.split(losses, folds)])
 
     def evaluate(self, rows: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Score every network on some rows, as they are: no augmentation, no dropout.
@@ -281,18 +281,14 @@ class Population:
                     task.augmentations,
                     generator,
                 )
-                for stream, index, generator in zip(
-                    self.streams, indices, generators, strict=True
-                )
+                for stream, index, generator in zip(self.streams, indices, generators, strict=True)
             ]
             yield [features for features, _ in drawn], [labels for _, labels in drawn]
 
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""
         staying = [member for member in self.members if member in set(members)]
-        old = {
-            network: self._state(network) for member in staying for network in member.networks
-        }
+        old = {network: self._state(network) for member in staying for network in member.networks}
         # Frees the old buffers before the new ones are made.
         if self._block is not None:
             self._block.release()
