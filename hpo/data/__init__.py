@@ -13,11 +13,12 @@ only by the call that needs them.
 from __future__ import annotations
 
 from hpo.data.catalog import describe, fetch, load_test, load_train, names, status
-from hpo.data.dataset import Dataset, DatasetInfo, DatasetStatus, Part
+from hpo.data.dataset import Dataset, DatasetStatus, Part
 from hpo.data.files import RawFile
 from hpo.data.folder import data_folder
 from hpo.data.idx_dataset import IdxDataset
-from hpo.data.rows import LabelledRows
+from hpo.data.info import DatasetInfo
+from hpo.data.rows import LabelledRows, MeasuredRows
 from hpo.data.splits import folds, split
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "DatasetStatus",
     "IdxDataset",
     "LabelledRows",
+    "MeasuredRows",
     "Part",
     "RawFile",
     "data_folder",

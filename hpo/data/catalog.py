@@ -12,8 +12,9 @@ from typing import ParamSpec, TypeVar
 from hpo.data.dataset import Dataset, DatasetInfo, DatasetStatus, Part
 from hpo.data.digits import Digits
 from hpo.data.folder import data_folder
+from hpo.data.formulas import FREEFALL, LINEAR, SINE
 from hpo.data.mnist import FASHION_MNIST, MNIST
-from hpo.data.rows import LabelledRows, check_rows
+from hpo.data.rows import Rows, check_rows
 from hpo.data.stl10 import STL10
 from hpo.errors import DataError, HpoError, UsageError
 
@@ -22,7 +23,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # a name becomes a folder's nam
 _BUILT_IN: dict[str, Dataset] = {
     "digits": Digits(),
     "fashion_mnist": FASHION_MNIST,
+    "freefall": FREEFALL,
+    "linear": LINEAR,
     "mnist": MNIST,
+    "sine": SINE,
     "stl10": STL10,
 }
 
@@ -82,7 +86,7 @@ def fetch(name: str) -> Path:
     return folder
 
 
-def load_train(name: str, *, fetch: bool = True) -> LabelledRows:
+def load_train(name: str, *, fetch: bool = True) -> Rows:
     """Return the training rows. No file with test rows is opened.
 
     Args:
@@ -100,24 +104,24 @@ def load_train(name: str, *, fetch: bool = True) -> LabelledRows:
     return _load(name, "train", fetch_missing=fetch)
 
 
-def load_test(name: str, *, fetch: bool = True) -> LabelledRows:
+def load_test(name: str, *, fetch: bool = True) -> Rows:
     """Return the test rows. This is the one door to them; see `load_train` for the rest."""
     return _load(name, "test", fetch_missing=fetch)
 
 
-def _load(name: str, part: Part, *, fetch_missing: bool) -> LabelledRows:
+def _load(name: str, part: Part, *, fetch_missing: bool) -> Rows:
     dataset, folder = _find(name), _folder(name)
     if fetch_missing and _guarded(name, dataset.missing, folder, part):
         _guarded(name, dataset.fetch, folder)
     return _load_part(name, dataset, part)
 
 
-def _load_part(name: str, dataset: Dataset, part: Part) -> LabelledRows:
+def _load_part(name: str, dataset: Dataset, part: Part) -> Rows:
     load = dataset.load_test if part == "test" else dataset.load_train
     rows = _guarded(name, load, _folder(name))
     info = dataset.info
     n = info.n_test if part == "test" else info.n_train
-    check_rows(rows, n, info.shape, info.classes, f"{name} ({part})")
+    check_rows(rows, n, info, f"{name} ({part})")
     return rows
 
 

@@ -30,32 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from hpo.data.rows import LabelledRows
+from hpo.data.info import DatasetInfo
+from hpo.data.rows import Rows
 
 Part = Literal["train", "test"]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a dataset without opening it.
-
-    Attributes:
-        name: as in a study file.
-        classes: how many; labels are `0..classes-1`.
-        shape: of one image, `(height, width)` or `(channels, height, width)`.
-        n_train: rows in the training part.
-        n_test: rows in the test part.
-        origin: whom it comes from, one line.
-        licence: under which it may be used.
-    """
-
-    name: str
-    classes: int
-    shape: tuple[int, ...]
-    n_train: int
-    n_test: int
-    origin: str
-    licence: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +76,7 @@ class Dataset(Protocol):
         """
         ...
 
-    def load_train(self, folder: Path, /) -> LabelledRows:
+    def load_train(self, folder: Path, /) -> Rows:
         """Return the training rows, without opening anything that holds test rows.
 
         Raises:
@@ -106,7 +84,7 @@ class Dataset(Protocol):
         """
         ...
 
-    def load_test(self, folder: Path, /) -> LabelledRows:
+    def load_test(self, folder: Path, /) -> Rows:
         """Return the test rows.
 
         Raises:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.dataset import DatasetInfo, Part
+from hpo.data.dataset import Part
+from hpo.data.info import DatasetInfo
 from hpo.data.rows import LabelledRows
 from hpo.errors import DataError
 

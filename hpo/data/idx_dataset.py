@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpo.data.dataset import DatasetInfo, Part
+from hpo.data.dataset import Part
+from hpo.data.info import DatasetInfo
 from hpo.data.files import RawFile, find, open_checked
 from hpo.data.folder import check_room, publish, work_folder
 from hpo.data.idx import map_idx

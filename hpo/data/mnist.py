@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.data.dataset import DatasetInfo
+from hpo.data.info import DatasetInfo
 from hpo.data.files import RawFile
 from hpo.data.idx_dataset import IdxDataset
 from hpo.data.sources import DebianPackage, Download, NpmPackage, torchvision_addresses

@@ -1,0 +1,38 @@
+"""What is known of a dataset without opening it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DatasetInfo"]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a dataset without opening it.
+
+    Attributes:
+        name: as in a study file.
+        classes: how many; labels are `0..classes-1`. 0 where targets are to be predicted.
+        shape: of one row: `(height, width)` or `(channels, height, width)` of an image, or
+            `(features,)`.
+        n_train: rows in the training part.
+        n_test: rows in the test part.
+        origin: whom it comes from, one line.
+        licence: under which it may be used.
+        targets: numbers to predict for each row; 0 where it has a class.
+    """
+
+    name: str
+    classes: int
+    shape: tuple[int, ...]
+    n_train: int
+    n_test: int
+    origin: str
+    licence: str
+    targets: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for a row."""
+        return self.classes or self.targets
