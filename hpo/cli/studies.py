@@ -205,13 +205,19 @@ def _verdict(name: str, overrides: list[str]) -> str:
     """
     from hpo import data, space, studies
     from hpo.definition import load_definition
+    from hpo.models.stages import refuse_misfits
 
     path = studies.find(name)
     definition = load_definition(path, overrides)
+    dataset = definition.dataset.name
     try:
-        data.describe(definition.dataset.name)
+        about = data.describe(dataset)
     except UsageError as error:
         raise DefinitionError([f"{path}: dataset.name: {error}"]) from None
+    try:
+        refuse_misfits(definition.model, about.shape, dataset)
+    except UsageError as error:
+        raise DefinitionError([f"{path}: {error}"]) from None
     size = space.cardinality(definition)
     count = len(space.describe(definition))
     space_size = "a continuous space" if size is None else f"{size:,} combinations"

@@ -7,18 +7,14 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 
+from hpo.definition.families import beyond_numpy
+from hpo.definition.kinds import FloatLeaf, IntLeaf
 from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
-from hpo.definition.networks import (
-    FloatLeaf,
-    IntLeaf,
-    ModelSection,
-    OptimizerSection,
-    ScheduleSection,
-)
+from hpo.definition.networks import ModelSection, OptimizerSection, ScheduleSection
 from hpo.definition.problems import Problem, render
 from hpo.definition.sections import ExactlyOne, Section
 from hpo.errors import DefinitionError, UsageError
@@ -233,6 +229,14 @@ class StudyDefinition(Section):
             return valid_name(str(name))
         except UsageError as error:
             raise invalid([detail(str(error))]) from None
+
+    @model_validator(mode="after")
+    def _numpy_can_do_it(self) -> Self:
+        if self.model.numpy_cnn is not None:
+            problems = list(beyond_numpy(self.optimizer, self.training.precision))
+            if problems:
+                raise invalid(problems)
+        return self
 
     def to_json(self) -> str:
         """Everything, defaults included, as one line of JSON; `from_json` gives it back."""

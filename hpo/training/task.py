@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hpo.config import NumpyCnnConfig
 from hpo.data import describe, load_train, split
 from hpo.data.augment import Augmentation, build_augmentations
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition, largest
+from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import MlpSection
 from hpo.errors import UsageError
+from hpo.models.stages import image_shape, largest_stages, refuse_misfits
 from hpo.training.devices import pick_device, pick_precision, use_threads
 
 __all__ = ["Split", "Task", "check", "prepare"]
@@ -39,6 +43,11 @@ class Task:
     precision: torch.dtype = torch.float32
     dtype: torch.dtype = torch.float32
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, `(channels, height, width)`."""
+        return image_shape(self.examples.images.shape[1:])
+
 
 @dataclass(frozen=True)
 class Split:
@@ -58,13 +67,16 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
 
     Raises:
         DataError: the dataset cannot be had.
-        UsageError: it is unknown, or the split, the device or a batch size cannot be served.
+        UsageError: it is unknown, or the split, the device, a batch size or a network cannot be
+            served.
 
     Torch's threads are set to what work of this size can use.
     """
-    device = pick_device(definition.training.device)
+    device = _device(definition)
     dataset = definition.dataset
     rows = load_train(dataset.name)
+    shape = image_shape(rows.images.shape[1:])
+    refuse_misfits(definition.model, shape, dataset.name)
     training, validation = (
         torch.from_numpy(part)
         for part in split(len(rows), dataset.validation, definition.search.seed)
@@ -73,7 +85,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     if with_validation_rows:
         training = torch.cat([training, validation])
     examples = ImageTensors(rows, device)
-    use_threads(_work(definition, examples.features))
+    use_threads(_work(definition, shape))
     task = Task(
         examples=examples,
         classes=describe(dataset.name).classes,
@@ -81,7 +93,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         augmentations=build_augmentations(
             [(step.name, step.settings.model_dump()) for step in dataset.augment]
         ),
-        precision=pick_precision(definition.training.precision, device),
+        precision=_precision(definition, device),
     )
     return Split(task, training, validation)
 
@@ -91,18 +103,43 @@ def check(definition: StudyDefinition) -> None:
 
     Raises:
         DataError: the package that brings the dataset is broken.
-        UsageError: the dataset is unknown, or the split or a batch size cannot be served.
+        UsageError: the dataset is unknown, or the split, a batch size or a network cannot be
+            served.
     """
     dataset = definition.dataset
-    training, _ = split(describe(dataset.name).n_train, dataset.validation, definition.search.seed)
+    about = describe(dataset.name)
+    refuse_misfits(definition.model, about.shape, dataset.name)
+    training, _ = split(about.n_train, dataset.validation, definition.search.seed)
     _check_batch_size(definition, len(training))
 
 
-def _work(definition: StudyDefinition, features: int) -> int:
-    """Multiplications in the first layer of the largest network that the study can draw."""
-    networks = definition.model.options.values()
-    widest = max(network.widest for network in networks if isinstance(network, MlpSection))
-    return features * widest * largest(definition.training.batch_size)
+def _device(definition: StudyDefinition) -> torch.device:
+    """Where the rows lie; networks in NumPy train on the CPU, whatever device the study names."""
+    if set(definition.model.options) == {NumpyCnnConfig.family}:
+        return torch.device("cpu")
+    return pick_device(definition.training.device)
+
+
+def _precision(definition: StudyDefinition, device: torch.device) -> torch.dtype:
+    """That of the batches too, which networks in NumPy read in float32."""
+    if definition.model.numpy_cnn is not None:
+        return torch.float32
+    return pick_precision(definition.training.precision, device)
+
+
+def _work(definition: StudyDefinition, shape: tuple[int, int, int]) -> int:
+    """Multiplications in the largest product of a step, of any network that the study can draw.
+
+    Of a perceptron that of the first layer is looked at.
+    """
+    most = 0
+    for network in definition.model.options.values():
+        if isinstance(network, MlpSection):
+            most = max(most, math.prod(shape) * network.widest)
+        if isinstance(network, ConvolutionalSection):
+            found = largest_stages(network, shape)
+            most = max(most, *(stage.weights * stage.pixels for stage in found))
+    return most * largest(definition.training.batch_size)
 
 
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
