@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from hpo.models.activations import ACTIVATIONS
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM, standard_deviation
 from hpo.models.stages import flattened, stages
 
-__all__ = ["MONOTONE", "Cnn", "initial_state"]
+__all__ = ["MONOTONE", "Cnn", "initial_state", "tensor_shapes"]
 
 MONOTONE = frozenset({"relu", "leaky_relu", "elu", "selu", "tanh"})
 """Activations that never fall: the largest of their values is the value of the largest, so they
@@ -42,7 +43,8 @@ class Cnn(nn.Sequential):
     def __init__(
         self, config: CnnConfig | NumpyCnnConfig, shape: Sequence[int], outputs: int
     ) -> None:
-        super().__init__(OrderedDict(_parts(config, shape, outputs)))
+        values = flattened(stages(config, shape))
+        super().__init__(OrderedDict(_parts(config, shape, values, outputs)))
 
 
 def initial_state(
@@ -55,11 +57,13 @@ def initial_state(
 
     Returns:
         float32 tensors by their name in `Cnn.state_dict()`, without `num_batches_tracked`.
+
+    Raises:
+        UsageError: the images are too small for its stages.
     """
-    with torch.device("meta"):
-        parts = Cnn(config, shape, outputs)
+    values = flattened(stages(config, shape))
     state: dict[str, Tensor] = {}
-    for name, part in parts.named_children():
+    for name, part in _without_memory(config, shape[0], values, outputs):
         if isinstance(part, nn.Conv2d | nn.Linear):
             size = part.weight.shape
             places = size[2:].numel()
@@ -75,24 +79,44 @@ def initial_state(
     return state
 
 
+def tensor_shapes(
+    config: CnnConfig | NumpyCnnConfig, channels: int, values: int, outputs: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The shapes of parameters, and of running statistics, by their names.
+
+    Args:
+        channels: of an image.
+        values: of a row where the stages end.
+        outputs: classes.
+    """
+    parameters, statistics = {}, {}
+    for name, part in _without_memory(config, channels, values, outputs):
+        for own, tensor in part.named_parameters():
+            parameters[f"{name}.{own}"] = tuple(tensor.shape)
+        for own, tensor in part.named_buffers():
+            if own != "num_batches_tracked":
+                statistics[f"{name}.{own}"] = tuple(tensor.shape)
+    return parameters, statistics
+
+
+def _without_memory(
+    config: CnnConfig | NumpyCnnConfig, channels: int, values: int, outputs: int
+) -> list[tuple[str, nn.Module]]:
+    """The parts for their names and sizes alone; no memory is taken, and no number drawn."""
+    with torch.device("meta"):
+        return list(_parts(config, (channels, 1, 1), values, outputs))
+
+
 def _parts(
-    config: CnnConfig | NumpyCnnConfig, shape: Sequence[int], outputs: int
+    config: CnnConfig | NumpyCnnConfig, shape: Sequence[int], values: int, outputs: int
 ) -> Iterator[tuple[str, nn.Module]]:
-    found = stages(config, shape)
     yield "images", nn.Unflatten(1, tuple(shape))
-    for number, stage in enumerate(found, 1):
-        yield (
-            f"conv{number}",
-            nn.Conv2d(
-                stage.inputs,
-                stage.outputs,
-                stage.kernel,
-                padding=stage.kernel // 2,
-                bias=not config.batch_norm,
-            ),
-        )
+    for number, (inputs, channels) in enumerate(pairwise((shape[0], *config.channels)), 1):
+        padding, bias = config.kernel // 2, not config.batch_norm
+        convolution = nn.Conv2d(inputs, channels, config.kernel, padding=padding, bias=bias)
+        yield f"conv{number}", convolution
         if config.batch_norm:
-            norm = nn.BatchNorm2d(stage.outputs, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
+            norm = nn.BatchNorm2d(channels, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
             yield f"norm{number}", norm
         activation = (f"activation{number}", ACTIVATIONS[config.activation].module())
         pool = (f"pool{number}", nn.MaxPool2d(config.pool))
@@ -103,7 +127,7 @@ def _parts(
                 (pool, activation) if config.activation in MONOTONE else (activation, pool)
             )
     yield "flatten", nn.Flatten()
-    yield from _head(config, len(found) + 1, flattened(found), outputs)
+    yield from _head(config, len(config.channels) + 1, values, outputs)
 
 
 def _head(

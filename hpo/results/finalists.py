@@ -148,7 +148,7 @@ class _Rescoring:
         task = self._data.task
         place = self._waiting[0][0] if self._waiting else 0
         config = self._finalists[place].config
-        fitting = self._memory // member_bytes(config, task.examples.features, task.classes)
+        fitting = self._memory // member_bytes(config, task.shape, task.classes)
         room = max(1, min(fitting, self._most))
         group = [entry for entry in self._waiting if entry[0] == place][:room]
         self._waiting = [entry for entry in self._waiting if entry not in group]

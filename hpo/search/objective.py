@@ -217,4 +217,4 @@ class SearchCrew:
         ]
 
     def _bytes(self, config: TrialConfig) -> int:
-        return member_bytes(config, self._task.examples.features, self._task.classes)
+        return member_bytes(config, self._task.shape, self._task.classes)

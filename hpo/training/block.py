@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config import MlpConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
 from hpo.training.dropout import DropoutMasks, LayerMasks
@@ -17,20 +17,20 @@ from hpo.training.member import Member
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
 
-__all__ = ["Block", "cost"]
+__all__ = ["WideBlock", "cost"]
 
 _UNIT = 150  # parameters whose products cost what else is done for one hidden unit (measured)
 
 
-def cost(config: TrialConfig, inputs: int, outputs: int) -> float:
+def cost(config: MlpConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
-    sizes = [inputs, *config.model.widths, outputs]
+    sizes = [inputs, *config.widths, outputs]
     products = sum(below * width for below, width in pairwise(sizes))
-    return float(products + _UNIT * sum(config.model.widths))
+    return float(products + _UNIT * sum(config.widths))
 
 
-class Block:
-    """Some members of a population, laid out for training.
+class WideBlock:
+    """Perceptrons of a population, laid out side by side for training.
 
     Args:
         members: who lies here, in any order.
@@ -56,14 +56,15 @@ class Block:
         # By key: so a layout, and with it the rounding, follows from who is there, and not from
         # who came first.
         members = sorted(members, key=lambda member: member.key)
-        configs = [member.config.model for member in members]
-        order = arrange(configs, [member.stream for member in members])
+        order = arrange(
+            [_perceptron(member) for member in members], [member.stream for member in members]
+        )
         self.members = [members[place] for place in order]
         self.streams = [member.stream for member in self.members]
         self._task = task
         self._batches = batches
         self._model = WideMlp(
-            [member.config.model for member in self.members],
+            [_perceptron(member) for member in self.members],
             task.examples.features,
             task.classes,
             batch=batch,
@@ -130,3 +131,8 @@ class Block:
 
     def _tensor(self, values: list[float]) -> Tensor:
         return torch.tensor(values, device=self._task.examples.device, dtype=self._task.dtype)
+
+
+def _perceptron(member: Member) -> MlpConfig:
+    assert isinstance(member.config.model, MlpConfig)
+    return member.config.model

@@ -33,6 +33,7 @@ class Member:
         joined: the epoch of its stream after which it began; None before that.
         loss: of the batches of an unfinished epoch, summed, in nats.
         seconds: its share of the time that these took.
+        trouble: why its loss is not finite any more, where its network can tell.
         snapshot: what it goes on from, until it has joined a population.
     """
 
@@ -46,6 +47,7 @@ class Member:
     joined: int | None = None
     loss: float = field(default=0.0, init=False)
     seconds: float = field(default=0.0, init=False)
+    trouble: str = field(default="", init=False)
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

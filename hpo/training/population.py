@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from hpo.models.mlp import initial_state
-from hpo.training.block import Block, cost
+from hpo.models.tensors import first_tensors, sizes_for
+from hpo.training.blocks import Block, cost, lay_out
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
 from hpo.training.member import Member
@@ -96,7 +96,7 @@ class Population:
             self._masks = {member: self._masks[member] for member in self.members}
 
     def state(self, member: Member) -> dict[str, Tensor]:
-        """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
+        """Copies of a member's tensors, by the names of its module."""
         assert self._block is not None
         return self._block.state(member)
 
@@ -117,8 +117,8 @@ class Population:
 
     def shares(self) -> list[float]:
         """Each member's part of the work; they add up to one."""
-        inputs, outputs = self.task.examples.features, self.task.classes
-        costs = [cost(member.config, inputs, outputs) for member in self.members]
+        shape, outputs = self.task.shape, self.task.classes
+        costs = [cost(member.config, shape, outputs) for member in self.members]
         return [cost / sum(costs) for cost in costs]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
@@ -236,7 +236,7 @@ class Population:
         self._block, self.members = None, []
         if not members:
             return
-        self._block = Block(
+        self._block = lay_out(
             members,
             self._masks,
             self.task,
@@ -249,7 +249,7 @@ class Population:
     def _stream_of(self, snapshot: Snapshot) -> int:
         """Which of the streams a snapshot's member reads; the snapshot must be of this place."""
         task, place = self.task, (snapshot.epoch, snapshot.batch)
-        network = (task.examples.features, task.classes, task.dtype)
+        network = (sizes_for(snapshot.config.model, task.shape, task.classes), task.dtype)
         assert place == (self.epoch, self.batch), f"taken at {place}"
         assert snapshot.network == network, f"taken of {snapshot.network}"
         return [stream.number for stream in self.streams].index(snapshot.stream)
@@ -257,9 +257,8 @@ class Population:
     def _first_state(self, member: Member) -> dict[str, Tensor]:
         if member.snapshot is not None:
             return member.snapshot.model_state()
-        generator = torch.Generator().manual_seed(derive_seed(member.seed, _INITIALIZATION))
-        features = self.task.examples.features
-        return initial_state(member.config.model, features, self.task.classes, generator)
+        seed = derive_seed(member.seed, _INITIALIZATION)
+        return first_tensors(member.config.model, self.task.shape, self.task.classes, seed)
 
     def _new_masks(self, member: Member) -> DropoutMasks:
         generator = torch.Generator(self.task.examples.device)

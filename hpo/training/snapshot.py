@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
+from hpo.config import MlpConfig, ModelConfig, OptimizerConfig, TrialConfig
 from hpo.models.activations import ACTIVATIONS
-from hpo.models.layout import Layout
+from hpo.models.tensors import sizes_of, tensor_shapes
 from hpo.training.history import DIRECTIONS, EpochRecord
 from hpo.training.optimizers import OPTIMIZERS, build_optimizer
 
@@ -19,6 +19,8 @@ __all__ = ["Snapshot", "pack"]
 
 _DROPOUT = "dropout"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
+# What reading facts and tensors raises that are not a snapshot's.
+_FOREIGN = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError)
 
 
 def pack(
@@ -27,7 +29,7 @@ def pack(
     """The tensors of a snapshot, on the CPU.
 
     Args:
-        model: by the names of `Mlp.state_dict()`, parameters first; they become the snapshot's.
+        model: by the names of its module, parameters first; they become the snapshot's.
         optimizer: an optimizer's `state`, in the order of the parameters; copied.
         dropout: the state of the member's generator.
     """
@@ -86,11 +88,11 @@ class Snapshot:
         return int(self.facts["optimizer"]["steps"])
 
     @property
-    def network(self) -> tuple[int, int, torch.dtype]:
-        """Features of a row, classes, and the dtype of the parameters."""
-        layer = "layers.0.linear" if self.config.model.widths else "output"
-        bias = self.tensors[f"{_MODEL}output.bias"]
-        return self.tensors[f"{_MODEL}{layer}.weight"].shape[1], bias.shape[0], bias.dtype
+    def network(self) -> tuple[tuple[int, ...], torch.dtype]:
+        """What ties it to its data, as `models.tensors.sizes_for`, and the parameters' dtype."""
+        state = self.model_state()
+        sizes = sizes_of(self.config.model, state)
+        return sizes, next(iter(state.values())).dtype
 
     @property
     def dropout(self) -> Tensor:
@@ -98,7 +100,7 @@ class Snapshot:
         return self.tensors[_DROPOUT]
 
     def model_state(self) -> dict[str, Tensor]:
-        """Parameters and running statistics, by the names of `Mlp.state_dict()`."""
+        """Parameters and running statistics, by the names of its module."""
         return {
             name.removeprefix(_MODEL): tensor
             for name, tensor in self.tensors.items()
@@ -125,14 +127,14 @@ class Snapshot:
         """
         try:
             whole = self._has_facts() and self._has_tensors()
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+        except _FOREIGN as error:
             raise ValueError(f"no snapshot: {type(error).__name__} {error}") from error
         if not whole:
             raise ValueError("no snapshot: its parts do not fit each other")
 
     def _has_facts(self) -> bool:
         facts, config = self.facts, self.config
-        example = _example()
+        example = _example(config.model)
         example["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
         if config.patience is None:
             example["config"]["patience"] = None
@@ -145,20 +147,19 @@ class Snapshot:
             and config.model.activation in ACTIVATIONS
             and facts["metric"] in DIRECTIONS
             and min(*counts, self.steps) >= 0
-            and min(config.model.widths, default=1) >= 1
+            and _has_size(config.model)
             and epochs == list(range(1, len(epochs) + 1))
             and len(epochs) <= self.epochs_done
         )
 
     def _has_tensors(self) -> bool:
-        config, (inputs, outputs, dtype) = self.config, self.network
-        layout = Layout([config.model], inputs, outputs, [0])
-        parameters = layout.parameters[0]
-        spans = {**parameters, **layout.statistics[0]}
-        shapes = {_MODEL + name: span.shape for name, span in spans.items()}
+        config = self.config
+        sizes, dtype = self.network
+        parameters, statistics = tensor_shapes(config.model, sizes)
+        shapes = {_MODEL + name: shape for name, shape in {**parameters, **statistics}.items()}
         for state in OPTIMIZERS[config.optimizer.name].state_names:
             shapes |= {
-                f"{_OPTIMIZER}{state}.{name}": span.shape for name, span in parameters.items()
+                f"{_OPTIMIZER}{state}.{name}": shape for name, shape in parameters.items()
             }
         numbers = {name: tensor for name, tensor in self.tensors.items() if name != _DROPOUT}
         return (
@@ -170,11 +171,17 @@ class Snapshot:
         )
 
 
-def _example() -> dict[str, Any]:
-    """Facts of the right kind."""
-    config = TrialConfig(
-        model=MlpConfig(widths=(1,)), optimizer=OptimizerConfig(name="", lr=0.0), patience=1
-    )
+def _has_size(config: ModelConfig) -> bool:
+    """Whether there can be such a network; of others even the shapes cannot be found."""
+    if isinstance(config, MlpConfig):
+        return min(config.widths, default=1) >= 1
+    return min(*config.channels, config.kernel, config.pool) >= 1 and config.hidden >= 0
+
+
+def _example(like: ModelConfig) -> dict[str, Any]:
+    """Facts of the right kind, of a network of that family."""
+    model = MlpConfig(widths=(1,)) if isinstance(like, MlpConfig) else type(like)(channels=(1,))
+    config = TrialConfig(model=model, optimizer=OptimizerConfig(name="", lr=0.0), patience=1)
     return {
         "config": config.to_dict(),
         "seed": 0,

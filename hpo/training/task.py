@@ -18,7 +18,7 @@ from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import MlpSection
 from hpo.errors import UsageError
 from hpo.models.stages import image_shape, largest_stages, refuse_misfits
-from hpo.training.devices import pick_device, pick_precision, use_threads
+from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
 
 __all__ = ["Split", "Task", "check", "prepare"]
 
@@ -70,7 +70,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         UsageError: it is unknown, or the split, the device, a batch size or a network cannot be
             served.
 
-    Torch's threads are set to what work of this size can use.
+    Torch's threads, and NumPy's where it trains, are set to what work of this size can use.
     """
     device = _device(definition)
     dataset = definition.dataset
@@ -86,6 +86,8 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         training = torch.cat([training, validation])
     examples = ImageTensors(rows, device)
     use_threads(_work(definition, shape))
+    if definition.model.numpy_cnn is not None:
+        use_threads_in_numpy()
     task = Task(
         examples=examples,
         classes=describe(dataset.name).classes,

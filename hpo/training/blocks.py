@@ -1,0 +1,213 @@
+"""Blocks: how the members of a population lie, family by family.
+
+Perceptrons lie side by side in wide tensors (`block.py`), convolutional networks train each by
+itself (`lone.py`). A population of several families has a block of each kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hpo.config import CnnConfig, MlpConfig, NumpyCnnConfig, TrialConfig
+from hpo.models.stages import flattened, stages
+from hpo.training.block import WideBlock
+from hpo.training.block import cost as cost_of_mlp
+from hpo.training.devices import device_name
+from hpo.training.dropout import DropoutMasks
+from hpo.training.lone import LoneNetwork, NumpyNetwork, TorchNetwork, load
+from hpo.training.losses import score
+from hpo.training.member import Member
+from hpo.training.schedules import rate_factor
+from hpo.training.task import Task
+
+__all__ = ["Block", "cost", "device_of", "lay_out"]
+
+# What a convolution costs, in a perceptron's products (measured on a CPU): one of its products, a
+# value that it gives, and how much longer all of it takes in NumPy.
+_PRODUCT, _VALUE, _NUMPY = 1, 30, 2
+
+
+class Block(Protocol):
+    """Some members of a population, laid out for training.
+
+    Attributes:
+        members: in the order in which they lie.
+        losses: `[members]`, those of the batches of this epoch so far, summed, in nats.
+    """
+
+    members: list[Member]
+    losses: Tensor
+
+    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        """Train every member on one batch.
+
+        Args:
+            features: of each stream, `[batch, inputs]`.
+            labels: of each stream, `[batch]`.
+        """
+
+    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `losses.score`, for some rows, as they are."""
+
+    def state(self, member: Member) -> dict[str, Tensor]:
+        """Copies of a member's tensors, by the names of its module: parameters first."""
+
+    def release(self) -> None:
+        """Let the optimizers go of the tensors, whose memory would live on with them."""
+
+
+def lay_out(
+    members: Sequence[Member],
+    masks: Mapping[Member, DropoutMasks],
+    task: Task,
+    batch: int,
+    batches: int,
+    state_of: Callable[[Member], Mapping[str, Tensor]],
+) -> Block:
+    """The block of some members, or one of blocks where they are of several kinds.
+
+    Args:
+        members: who lies here, in any order; at least one.
+        masks: of each, what draws its dropout.
+        batch: rows of a training batch.
+        batches: how many there are in an epoch; learning rates follow from it.
+        state_of: a member's tensors, by the names of its module.
+    """
+    wide = [member for member in members if isinstance(member.config.model, MlpConfig)]
+    lone = [member for member in members if member not in wide]
+    given = (masks, task, batch, batches, state_of)
+    blocks: list[Block] = []
+    if wide:
+        blocks.append(WideBlock(wide, *given))
+    if lone:
+        blocks.append(LoneBlock(lone, *given))
+    return blocks[0] if len(blocks) == 1 else _Several(blocks)
+
+
+class LoneBlock:
+    """Members that train each by itself, one after the other; arguments as of `lay_out`."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        masks: Mapping[Member, DropoutMasks],
+        task: Task,
+        batch: int,
+        batches: int,
+        state_of: Callable[[Member], Mapping[str, Tensor]],
+    ) -> None:
+        self.members = sorted(members, key=lambda member: member.key)
+        self._batches = batches
+        self._networks: dict[Member, LoneNetwork] = {}
+        for member in self.members:
+            network = _network(member, task, masks[member], batch)
+            load(network, state_of(member))
+            parameters = network.parameters()
+            member.resume(list(parameters), next(iter(parameters.values())).device)
+            network.bind(member.optimizer)
+            self._networks[member] = network
+        self.losses = torch.tensor(
+            [member.loss for member in self.members],
+            device=task.examples.device,
+            dtype=task.dtype,
+        )
+
+    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        """As `Block.step`."""
+        for place, (member, network) in enumerate(self._networks.items()):
+            config = member.config
+            factor = rate_factor(
+                config.schedule, member.optimizer.steps, self._batches, config.epochs
+            )
+            self.losses[place] += network.step(
+                features[member.stream],
+                labels[member.stream],
+                config.optimizer.lr * factor,
+                config.label_smoothing,
+            )
+            member.trouble = network.trouble
+
+    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Block.score`."""
+        logits = [network.logits(features).t() for network in self._networks.values()]
+        return score(torch.stack(logits), labels)
+
+    def state(self, member: Member) -> dict[str, Tensor]:
+        """As `Block.state`."""
+        network = self._networks[member]
+        tensors = {**network.parameters(), **network.statistics()}
+        return {name: tensor.clone() for name, tensor in tensors.items()}
+
+    def release(self) -> None:
+        """As `Block.release`."""
+        for member in self.members:
+            member.optimizer.release()
+
+
+class _Several:
+    """Blocks of several kinds as one; they add to parts of the same losses."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        self.members = [member for block in blocks for member in block.members]
+        self.losses = torch.cat([block.losses for block in blocks])
+        parts = self.losses.split([len(block.members) for block in blocks])
+        for block, part in zip(blocks, parts, strict=True):
+            block.losses = part
+
+    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        """As `Block.step`."""
+        for block in self._blocks:
+            block.step(features, labels)
+
+    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Block.score`."""
+        scores = [block.score(features, labels) for block in self._blocks]
+        losses, right = zip(*scores, strict=True)
+        return torch.cat(losses), torch.cat(right)
+
+    def state(self, member: Member) -> dict[str, Tensor]:
+        """As `Block.state`."""
+        return next(block for block in self._blocks if member in block.members).state(member)
+
+    def release(self) -> None:
+        """As `Block.release`."""
+        for block in self._blocks:
+            block.release()
+
+
+def device_of(config: TrialConfig, task: Task) -> str:
+    """What a person calls the device that a member trains on."""
+    numpy = isinstance(config.model, NumpyCnnConfig)
+    return "cpu" if numpy else device_name(task.examples.device)
+
+
+def _network(member: Member, task: Task, masks: DropoutMasks, batch: int) -> LoneNetwork:
+    config = member.config.model
+    if isinstance(config, NumpyCnnConfig):
+        return NumpyNetwork(config, task, batch)
+    assert isinstance(config, CnnConfig)
+    return TorchNetwork(config, task, masks, batch)
+
+
+def cost(config: TrialConfig, shape: Sequence[int], outputs: int) -> float:
+    """What a member's step costs, in products of a row with one parameter of a perceptron.
+
+    Args:
+        shape: of an image, `(channels, height, width)`.
+        outputs: classes.
+    """
+    model = config.model
+    if isinstance(model, MlpConfig):
+        return cost_of_mlp(model, math.prod(shape), outputs)
+    found = stages(model, shape)
+    products = sum(stage.weights * stage.pixels for stage in found)
+    values = sum(stage.outputs * stage.pixels for stage in found)
+    head = flattened(found) * (model.hidden or outputs) + model.hidden * outputs
+    slower = _NUMPY if isinstance(model, NumpyCnnConfig) else 1
+    return float(slower * (_PRODUCT * products + _VALUE * values + head))
