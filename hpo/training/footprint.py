@@ -11,7 +11,6 @@ import torch
 
 from hpo.config import CnnConfig, MlpConfig, NumpyCnnConfig, TrialConfig
 from hpo.models.stages import flattened, stages
-from hpo.models.tensors import sizes_for, tensor_shapes
 from hpo.training.lone import SCORED_ROWS
 from hpo.training.population import EVALUATION_ROWS
 
@@ -23,6 +22,7 @@ _PER_PARAMETER = (
 )
 _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a batch
 _PER_PIXEL = 6  # of what a convolution gives: itself, normal, active, pooled, and two gradients
+_SCORED_PER_PIXEL = 3
 _SCORED_PER_UNIT = 1  # its value for each row that is scored at once
 _CPU_LIMIT = 768 * 2**20
 _CUDA_SHARE = 0.6
@@ -86,16 +86,16 @@ def _convolutional(
 ) -> int:
     """Both families keep every stage's values for the way back; NumPy keeps the windows too."""
     found = stages(model, shape)
-    parameters, statistics = tensor_shapes(model, sizes_for(model, shape, classes))
-    trained = sum(map(math.prod, (*parameters.values(), *statistics.values())))
-    images = sum(stage.outputs * stage.pixels for stage in found)
-    head = flattened(found) + 4 * model.hidden + 4 * classes
-    if isinstance(model, CnnConfig):
-        rows = batch + SCORED_ROWS
-        units = _PER_PIXEL * images + _PER_UNIT * head
-    else:
-        rows = batch  # and no more are scored at once
-        columns = [stage.inputs * stage.kernel**2 * stage.pixels for stage in found]
-        units = sum(columns) + 2 * max(columns) + _PER_PIXEL * images + _PER_UNIT * head
+    sizes = [flattened(found), *([model.hidden] if model.hidden else []), classes]
+    parameters = sum(stage.weights + 4 * stage.outputs for stage in found)
+    parameters += sum(below * width + 4 * width for below, width in pairwise(sizes))
+    images = [stage.outputs * stage.pixels for stage in found]
+    head = sum(sizes) + 3 * classes
+    units = _PER_PIXEL * sum(images) + _PER_UNIT * head
     scored = EVALUATION_ROWS * 4 * classes
-    return _NUMBER * (_PER_PARAMETER * trained + rows * units + scored)
+    if isinstance(model, CnnConfig):
+        scored += _SCORED_PER_PIXEL * SCORED_ROWS * max(images)
+    else:  # scores as many rows at once as it trains on
+        columns = [stage.inputs * stage.kernel**2 * stage.pixels for stage in found]
+        units += sum(columns) + 2 * max(columns)
+    return _NUMBER * (_PER_PARAMETER * parameters + batch * units + scored)

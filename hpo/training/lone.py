@@ -1,6 +1,11 @@
 """Networks that train each by itself: the convolutional families, in torch and in NumPy.
 
-Members of these families share their batches, and no passes.
+Members of these families share their batches, and no passes. The first convolutions of several
+members read the same images, and could be one convolution that gives the channels of all of them.
+Measured (one thread of a Xeon with AMX, torch 2.14, 28 x 28 images, convolution and pooling, both
+ways): for 4 members of 8 or 16 channels that takes 1.2 times as long as theirs one by one, for 8
+of 16 or 32 channels 1.4 to 1.7 times. The products are no fewer, and each member's channels lie
+apart in what comes out. What did pay is `channels_last`: half of the time, mostly of the pooling.
 """
 
 from __future__ import annotations
@@ -73,7 +78,8 @@ class TorchNetwork:
         self.trouble = ""
         self._task = task
         device = task.examples.device
-        self._module = Cnn(config, task.shape, task.classes).to(device, task.dtype)
+        module = Cnn(config, task.shape, task.classes).to(device, task.dtype)
+        self._module = module.to(memory_format=torch.channels_last)
         self._masks: LayerMasks | None = None
         if config.dropout:
             units = next(
@@ -93,6 +99,10 @@ class TorchNetwork:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         self._gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for tensors in optimizer.state.values():
+            # The kernels go through memory as it lies, and what was saved lies otherwise.
+            pairs = zip(parameters, tensors, strict=True)
+            tensors[:] = [torch.empty_like(p.detach()).copy_(tensor) for p, tensor in pairs]
         optimizer.bind([parameter.detach() for parameter in parameters], self._gradients)
         self._optimizer = optimizer
 

@@ -37,7 +37,7 @@ def pack(
     for state, values in optimizer.items():
         # Running statistics come after the parameters, and the optimizer knows none.
         for name, tensor in zip(model, values, strict=False):
-            tensors[f"{_OPTIMIZER}{state}.{name}"] = tensor.to("cpu", copy=True)
+            tensors[f"{_OPTIMIZER}{state}.{name}"] = tensor.to("cpu", copy=True).contiguous()
     tensors[_DROPOUT] = dropout
     return tensors
 

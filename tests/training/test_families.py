@@ -268,7 +268,7 @@ def test_a_snapshot_whose_parts_do_not_fit_is_none(bench: Bench, key: int) -> No
 
 @pytest.mark.filterwarnings("error")
 def test_a_network_in_numpy_that_diverges_says_why(bench: Bench) -> None:
-    wild = config(NUMPY, "sgd", optimizer=OptimizerConfig(name="sgd", lr=1e30))
+    wild = config(NUMPY, "sgd", optimizer=OptimizerConfig(name="sgd", lr=1e200))
     sick, well = Member(0, wild, seed=1), Member(1, config(NUMPY), seed=1)
     population = bench.population()
     population.add([sick, well])

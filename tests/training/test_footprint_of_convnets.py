@@ -72,7 +72,6 @@ def test_in_torch(shape: dict[str, Any], batch: int, norm: bool, task: Task) -> 
     )
     peak = max(accumulate(change for _, change in changes))
     claimed = 2 * member_bytes(own, (1, SIDE, SIDE), 10)
-    print("torch", shape, batch, norm, round(peak / 2**20, 1), round(claimed / 2**20, 1))
     assert claimed / 6 < peak < claimed + SHARED
 
 
@@ -86,5 +85,4 @@ def test_in_numpy(shape: dict[str, Any], batch: int, task: Task) -> None:
     finally:
         tracemalloc.stop()
     claimed = 2 * member_bytes(own, (1, SIDE, SIDE), 10)
-    print("numpy", shape, batch, round(peak / 2**20, 1), round(claimed / 2**20, 1))
     assert claimed / 6 < peak < claimed + SHARED
