@@ -27,11 +27,11 @@ from benchmarks.fullness_watch import Watched, search_watched
 from benchmarks.search_runs import NAME, optimize
 from hpo.data import describe
 from hpo.definition import StudyDefinition, load_definition
+from hpo.models.stages import image_shape
 from hpo.search import records
 from hpo.search.storage import open_storage
 from hpo.search.study import load
 from hpo.training.devices import pick_device
-from hpo.models.stages import image_shape
 from hpo.training.footprint import limits, member_bytes
 
 __all__ = ["Fullness", "Stay", "fullness", "main"]

@@ -41,7 +41,9 @@ def population_name(members: int, precision: str) -> str:
     return f"population of {members}, {precision}"
 
 
-def _loop_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, stream: Stream) -> None:
+def _loop_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, stream: Stream
+) -> None:
     """What a careful person writes: no DataLoader, all in memory; the stream's first epoch."""
     model.train()
     for index in stream.epoch(0):
@@ -73,6 +75,7 @@ def _build(name: str, dataset: str, count: int, device: torch.device) -> Callabl
 
 
 def _tutorial(rows: tutorial.PilRows, classes: int, device: torch.device) -> Callable[[], object]:
+    assert isinstance(CONFIG.model, MlpConfig)
     widths, dropout = CONFIG.model.widths, CONFIG.model.dropout
     features = rows[0][0].numel()
     model = tutorial.sequential(

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 __all__ = [
     "CnnConfig",
-    "ModelConfig",
     "MlpConfig",
+    "ModelConfig",
     "NumpyCnnConfig",
     "OptimizerConfig",
     "ScheduleConfig",
@@ -168,7 +168,7 @@ class TrialConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialConfig:
         """Read what `to_dict` wrote."""
-        model = {
+        model: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in data["model"].items()
             if key != "family"

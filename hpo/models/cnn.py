@@ -89,13 +89,14 @@ def tensor_shapes(
         values: of a row where the stages end.
         outputs: classes.
     """
-    parameters, statistics = {}, {}
+    parameters: dict[str, tuple[int, ...]] = {}
+    statistics: dict[str, tuple[int, ...]] = {}
     for name, part in _without_memory(config, channels, values, outputs):
         for own, tensor in part.named_parameters():
             parameters[f"{name}.{own}"] = tuple(tensor.shape)
-        for own, tensor in part.named_buffers():
+        for own, buffer in part.named_buffers():
             if own != "num_batches_tracked":
-                statistics[f"{name}.{own}"] = tuple(tensor.shape)
+                statistics[f"{name}.{own}"] = tuple(buffer.shape)
     return parameters, statistics
 
 

@@ -100,9 +100,7 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _stages(
-    channels: Sequence[int], kernel: int, pool: int, shape: Sequence[int]
-) -> list[Stage]:
+def _stages(channels: Sequence[int], kernel: int, pool: int, shape: Sequence[int]) -> list[Stage]:
     found: list[Stage] = []
     inputs, height, width = shape
     for number, outputs in enumerate(channels, 1):
@@ -114,8 +112,7 @@ def _stages(
         pooled = (height // pool, width // pool)
         if min(pooled) < 1:
             raise UsageError(
-                f"stage {number} pools images of {height}x{width} by {pool}, "
-                "which leaves nothing"
+                f"stage {number} pools images of {height}x{width} by {pool}, which leaves nothing"
             )
         found.append(Stage(inputs, outputs, kernel, (height, width), pooled))
         inputs, (height, width) = outputs, pooled

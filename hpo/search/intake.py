@@ -31,8 +31,8 @@ from hpo.search.study import (
 )
 from hpo.search.telling import Teller
 from hpo.search.troubles import TROUBLES, Troubles
-from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.blocks import device_of
+from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import ending_of
 from hpo.training.population import Member
 from hpo.training.streams import derive_seed

@@ -27,8 +27,8 @@ from hpo.training.task import Task
 
 __all__ = ["Block", "cost", "device_of", "lay_out"]
 
-# What a convolution costs, in a perceptron's products (measured on a CPU, 8 to 64 channels): one of
-# its own products, in torch and in NumPy, and all that is done to a value that it gives.
+# What a convolution costs, in a perceptron's products (measured on a CPU, 8 to 64 channels): one
+# of its own products, in torch and in NumPy, and all that is done to a value that it gives.
 _PRODUCT, _NUMPY_PRODUCT, _VALUE = 0.45, 2.3, 180
 
 
@@ -159,7 +159,7 @@ class _Several:
         self._blocks = blocks
         self.members = [member for block in blocks for member in block.members]
         self.losses = torch.cat([block.losses for block in blocks])
-        parts = self.losses.split([len(block.members) for block in blocks])
+        parts = torch.split(self.losses, [len(block.members) for block in blocks])
         for block, part in zip(blocks, parts, strict=True):
             block.losses = part
 

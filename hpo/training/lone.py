@@ -72,9 +72,7 @@ class TorchNetwork:
         batch: rows of a training batch.
     """
 
-    def __init__(
-        self, config: CnnConfig, task: Task, masks: DropoutMasks, batch: int
-    ) -> None:
+    def __init__(self, config: CnnConfig, task: Task, masks: DropoutMasks, batch: int) -> None:
         self.trouble = ""
         self._task = task
         device = task.examples.device
@@ -83,9 +81,7 @@ class TorchNetwork:
         self._masks: LayerMasks | None = None
         if config.dropout:
             units = next(
-                part.in_features
-                for part in reversed(self._module)
-                if isinstance(part, nn.Linear)
+                part.in_features for part in reversed(self._module) if isinstance(part, nn.Linear)
             )
             mask = torch.ones(units, batch, device=device, dtype=task.dtype)
             self._masks = LayerMasks([(slice(0, units), masks)], mask)
@@ -98,7 +94,9 @@ class TorchNetwork:
         parameters = list(self._module.parameters())
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self._gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self._gradients = [
+            parameter.grad for parameter in parameters if parameter.grad is not None
+        ]
         for tensors in optimizer.state.values():
             # The kernels go through memory as it lies, and what was saved lies otherwise.
             pairs = zip(parameters, tensors, strict=True)
@@ -123,7 +121,7 @@ class TorchNetwork:
         """As `LoneNetwork.logits`."""
         self._module.eval()
         with torch.inference_mode():
-            return torch.cat([self._forward(rows) for rows in features.split(SCORED_ROWS)])
+            return torch.cat([self._forward(rows) for rows in torch.split(features, SCORED_ROWS)])
 
     def parameters(self) -> dict[str, Tensor]:
         """As `LoneNetwork.parameters`."""

@@ -158,9 +158,7 @@ class Snapshot:
         parameters, statistics = tensor_shapes(config.model, sizes)
         shapes = {_MODEL + name: shape for name, shape in {**parameters, **statistics}.items()}
         for state in OPTIMIZERS[config.optimizer.name].state_names:
-            shapes |= {
-                f"{_OPTIMIZER}{state}.{name}": shape for name, shape in parameters.items()
-            }
+            shapes |= {f"{_OPTIMIZER}{state}.{name}": shape for name, shape in parameters.items()}
         numbers = {name: tensor for name, tensor in self.tensors.items() if name != _DROPOUT}
         return (
             {name: tuple(tensor.shape) for name, tensor in numbers.items()} == shapes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -26,7 +27,7 @@ CONFIGS = [
     replace(PLAIN, channels=(3,), kernel=5, pool=3, hidden=0),
     replace(PLAIN, channels=(3, 2, 5), kernel=1, pool=1, batch_norm=True, hidden=0, dropout=0.5),
 ]
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "leaky_relu": functional.leaky_relu,
     "elu": functional.elu,
@@ -63,8 +64,11 @@ def written_out(config: CnnConfig, state: dict[str, Tensor], rows: Tensor) -> Te
     def normed(values: Tensor, place: int) -> Tensor:
         if not config.batch_norm:
             return values
-        names = ("running_mean", "running_var", "weight", "bias")
-        return functional.batch_norm(values, *(state[f"norm{place}.{name}"] for name in names))
+        mean, variance, weight, bias = (
+            state[f"norm{place}.{name}"]
+            for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.batch_norm(values, mean, variance, weight, bias)
 
     for place in range(1, len(config.channels) + 1):
         weight, bias = state[f"conv{place}.weight"], state.get(f"conv{place}.bias")

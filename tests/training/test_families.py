@@ -1,4 +1,4 @@
-"""Convolutional members: what they come to, alone, beside perceptrons, and after an interruption."""
+"""Convolutional members: what they come to, alone, beside perceptrons, and after a stop."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def crowd() -> list[Member]:
 def plain_loop(bench: Bench, module: nn.Module, own: TrialConfig, epochs: int) -> list[float]:
     """The same training with torch's own optimizer; each epoch's mean loss."""
     assert own.optimizer.name in ("sgd", "adam")
-    settings = {"lr": own.optimizer.lr, "weight_decay": own.optimizer.weight_decay}
+    settings: dict[str, Any] = {"lr": own.optimizer.lr, "weight_decay": own.optimizer.weight_decay}
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(module.parameters(), momentum=own.optimizer.momentum, **settings)
         if own.optimizer.name == "sgd"
@@ -170,8 +170,8 @@ def test_a_network_in_numpy_trains_as_the_library_does(bench: Bench, name: str) 
             total += network.train_step(images, labels.numpy(), rule, 0.1)
         losses.append(total / BATCHES)
     assert [r.train_loss for r in member.history.records] == pytest.approx(losses, rel=1e-9)
-    for weight, tensor in population.state(member).items():
-        assert np.allclose(tensor.numpy(), network.state()[weight], rtol=1e-9, atol=1e-12)
+    for place, tensor in population.state(member).items():
+        assert np.allclose(tensor.numpy(), network.state()[place], rtol=1e-9, atol=1e-12)
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -259,7 +259,10 @@ def test_a_snapshot_whose_parts_do_not_fit_is_none(bench: Bench, key: int) -> No
             cut = {**whole.tensors, name: whole.tensors[name][:-1]}
             with pytest.raises(ValueError, match="no snapshot"):
                 Snapshot(whole.facts, cut).check()
-    for wrong in ({"channels": []}, {"channels": [4, 0]}, {"family": "rnn"}, {"kernel": "3"}):
+    foreign: list[dict[str, Any]] = [
+        *({"channels": []}, {"channels": [4, 0]}, {"family": "rnn"}, {"kernel": "3"})
+    ]
+    for wrong in foreign:
         facts = copy.deepcopy(whole.facts)
         facts["config"]["model"].update(wrong)
         with pytest.raises(ValueError, match="no snapshot"):
