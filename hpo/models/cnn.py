@@ -16,13 +16,9 @@ from torch import Tensor, nn
 from hpo.config import CnnConfig, NumpyCnnConfig
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM, standard_deviation
-from hpo.models.stages import flattened, stages
+from hpo.models.stages import MONOTONE, flattened, stages
 
-__all__ = ["MONOTONE", "Cnn", "initial_state", "tensor_shapes"]
-
-MONOTONE = frozenset({"relu", "leaky_relu", "elu", "selu", "tanh"})
-"""Activations that never fall: the largest of their values is the value of the largest, so they
-may come after the pooling, which leaves them less to do."""
+__all__ = ["Cnn", "initial_state", "tensor_shapes"]
 
 
 class Cnn(nn.Sequential):

@@ -11,7 +11,19 @@ from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import ModelSection
 from hpo.errors import UsageError
 
-__all__ = ["Stage", "flattened", "image_shape", "largest_stages", "refuse_misfits", "stages"]
+__all__ = [
+    "MONOTONE",
+    "Stage",
+    "flattened",
+    "image_shape",
+    "largest_stages",
+    "refuse_misfits",
+    "stages",
+]
+
+MONOTONE = frozenset({"relu", "leaky_relu", "elu", "selu", "tanh"})
+"""Activations that never fall: the largest of their values is the value of the largest, so they
+may come after the pooling, which leaves them less to do."""
 
 
 @dataclass(frozen=True, slots=True)

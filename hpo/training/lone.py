@@ -25,7 +25,7 @@ from hpo.training.dropout import DropoutMasks, LayerMasks
 from hpo.training.optimizers import Optimizer
 from hpo.training.task import Task
 
-__all__ = ["LoneNetwork", "NumpyNetwork", "TorchNetwork"]
+__all__ = ["SCORED_ROWS", "LoneNetwork", "NumpyNetwork", "TorchNetwork", "load"]
 
 SCORED_ROWS = 256
 """How many rows go through a convolutional network at once when it is scored."""

@@ -14,11 +14,9 @@ from hpo.models.numpy_cnn.layer import Layer
 from hpo.models.numpy_cnn.linear import Linear
 from hpo.models.numpy_cnn.network import Network
 from hpo.models.numpy_cnn.pool import MaxPool2d
-from hpo.models.stages import flattened, stages
+from hpo.models.stages import MONOTONE, flattened, stages
 
 __all__ = ["build_network"]
-
-_FALLING = ("silu", "gelu")  # an activation that never falls may stand after the pooling
 
 
 def build_network(
@@ -44,7 +42,7 @@ def build_network(
 def _layers(config: NumpyCnnConfig, shape: Sequence[int], outputs: int) -> Iterator[Layer]:
     activation, rule = config.activation, config.initialization
     pools = config.pool > 1
-    later = pools and activation not in _FALLING
+    later = pools and activation in MONOTONE
     found = stages(config, shape)
     for stage in found:
         yield Conv2d(
