@@ -7,15 +7,18 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from hpo.definition.families import beyond_numpy
 from hpo.definition.kinds import FloatLeaf, IntLeaf
 from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
 from hpo.definition.networks import ModelSection, OptimizerSection, ScheduleSection
 from hpo.definition.problems import Problem, render
+from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
@@ -74,25 +77,45 @@ class Augmentation(ExactlyOne):
 
 
 class DatasetSection(Section):
-    """Which data, and how the validation rows are taken from the training rows."""
-
-    not_yet: ClassVar[dict[str, str]] = {
-        "folds": "this version has no folds, it validates on a held-out share; "
-        "write `validation: 0.2`"
-    }
+    """Which data, and what of its training rows validates: a share, or one fold after another."""
 
     name: Annotated[str, Pattern("the name of a dataset", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")]
-    validation: Annotated[
-        float,
-        Number(
-            "validation is the share of the training rows that is held out",
-            high=1,
-            open_low=True,
-            open_high=True,
-            ranged=False,
-        ),
-    ] = 0.15
+    validation: (
+        Annotated[
+            float,
+            Number(
+                "validation is the share of the training rows that is held out",
+                high=1,
+                open_low=True,
+                open_high=True,
+                ranged=False,
+            ),
+        ]
+        | None
+    ) = 0.15
+    folds: Annotated[int, _count("there are 2 to 100 folds", low=2, high=100)] | None = None
     augment: tuple[Augmentation, ...] = ()
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """Folds take the place of the share, which has a default."""
+        if isinstance(data, str):
+            return data
+        given = {key: value for key, value in data.items() if value is not None}
+        return {"validation": None, **given} if "folds" in given else given
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """Either a share or folds."""
+        if "folds" not in data or data["validation"] is None:
+            return []
+        sentence = "with `folds` every row validates once, so `validation` cannot be given too"
+        return [detail(sentence, "validation")]
+
+    @property
+    def divided(self) -> str:
+        """How the validation rows are taken, in words."""
+        return f"share {self.validation:g}" if self.folds is None else f"{self.folds} folds"
 
 
 # --- training, search, retrain
@@ -131,6 +154,10 @@ class RandomSettings(Section):
     """Every trial is drawn at random."""
 
 
+class GridSettings(Section):
+    """Every combination of a finite space, each once."""
+
+
 class SamplerSection(ExactlyOne):
     """What proposes the next trial."""
 
@@ -138,6 +165,7 @@ class SamplerSection(ExactlyOne):
 
     tpe: TpeSettings | None = None
     random: RandomSettings | None = None
+    grid: GridSettings | None = None
 
 
 class AshaSettings(Section):
@@ -222,6 +250,19 @@ class StudyDefinition(Section):
             return data
         return {key: value for key, value in data.items() if value is not None}
 
+    @model_validator(mode="after")
+    def _a_grid_has_steps(self) -> Self:
+        if self.search.sampler.grid is None:
+            return self
+        endless = [
+            (path, leaf)
+            for path, leaf in _leaves(self)
+            if isinstance(leaf, FloatRange) and leaf.step is None and leaf.low < leaf.high
+        ]
+        if endless:
+            raise invalid([detail(_stepless(leaf), *path) for path, leaf in endless])
+        return self
+
     @field_validator("name", mode="plain")
     @classmethod
     def _is_a_name(cls, name: object) -> str:
@@ -256,6 +297,24 @@ class StudyDefinition(Section):
             raise DefinitionError(render(problems_in(error), {}, source)) from None
         except (ValueError, RecursionError):
             raise DefinitionError([f"{source}: this is not JSON"]) from None
+
+
+def _leaves(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every value below a section that is no section, with its path."""
+    for name in type(section).model_fields:
+        value, path = getattr(section, name), (*above, name)
+        if isinstance(value, Section):
+            yield from _leaves(value, *path)
+        else:
+            yield path, value
+
+
+def _stepless(leaf: FloatRange) -> str:
+    low, high = f"{leaf.low:g}", f"{leaf.high:g}"
+    return (
+        f"{leaf} is continuous, and `sampler: grid` visits every value; give it steps, "
+        f"{{float: [{low}, {high}], step: ...}}, or {{choice: [{low}, {high}]}} with more between"
+    )
 
 
 def problems_in(error: ValidationError) -> list[Problem]:

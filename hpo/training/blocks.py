@@ -22,6 +22,7 @@ from hpo.training.dropout import DropoutMasks
 from hpo.training.lone import LoneNetwork, NumpyNetwork, TorchNetwork, load
 from hpo.training.losses import score
 from hpo.training.member import Member
+from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
 
@@ -33,29 +34,34 @@ _PRODUCT, _NUMPY_PRODUCT, _VALUE = 0.45, 2.3, 180
 
 
 class Block(Protocol):
-    """Some members of a population, laid out for training.
+    """The networks of some members of a population, laid out for training.
 
     Attributes:
-        members: in the order in which they lie.
-        losses: `[members]`, those of the batches of this epoch so far, summed, in nats.
+        networks: in the order in which they lie.
+        losses: `[networks]`, those of the batches of this epoch so far, summed, in nats.
     """
 
-    members: list[Member]
+    networks: list[Network]
     losses: Tensor
 
     def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        """Train every member on one batch.
+        """Train every network on one batch.
 
         Args:
             features: of each stream, `[batch, inputs]`.
             labels: of each stream, `[batch]`.
         """
 
-    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `losses.score`, for some rows, as they are."""
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `losses.score`, for some rows, as they are.
 
-    def state(self, member: Member) -> dict[str, Tensor]:
-        """Copies of a member's tensors, by the names of its module: parameters first."""
+        Args:
+            features: of each stream, `[rows, inputs]`; or of one for all.
+            labels: of each stream, `[rows]`; or of one for all.
+        """
+
+    def state(self, network: Network) -> dict[str, Tensor]:
+        """Copies of a network's tensors, by the names of its module: parameters first."""
 
     def release(self) -> None:
         """Let the optimizers go of the tensors, whose memory would live on with them."""
@@ -63,20 +69,20 @@ class Block(Protocol):
 
 def lay_out(
     members: Sequence[Member],
-    masks: Mapping[Member, DropoutMasks],
+    masks: Mapping[Network, DropoutMasks],
     task: Task,
     batch: int,
     batches: int,
-    state_of: Callable[[Member], Mapping[str, Tensor]],
+    state_of: Callable[[Network], Mapping[str, Tensor]],
 ) -> Block:
     """The block of some members, or one of blocks where they are of several kinds.
 
     Args:
-        members: who lies here, in any order; at least one.
-        masks: of each, what draws its dropout.
+        members: whose networks lie here, in any order; at least one.
+        masks: of each network, what draws its dropout.
         batch: rows of a training batch.
         batches: how many there are in an epoch; learning rates follow from it.
-        state_of: a member's tensors, by the names of its module.
+        state_of: a network's tensors, by the names of its module.
     """
     wide = [member for member in members if isinstance(member.config.model, MlpConfig)]
     lone = [member for member in members if member not in wide]
@@ -90,57 +96,60 @@ def lay_out(
 
 
 class LoneBlock:
-    """Members that train each by itself, one after the other; arguments as of `lay_out`."""
+    """Networks that train each by itself, one after the other; arguments as of `lay_out`."""
 
     def __init__(
         self,
         members: Sequence[Member],
-        masks: Mapping[Member, DropoutMasks],
+        masks: Mapping[Network, DropoutMasks],
         task: Task,
         batch: int,
         batches: int,
-        state_of: Callable[[Member], Mapping[str, Tensor]],
+        state_of: Callable[[Network], Mapping[str, Tensor]],
     ) -> None:
-        self.members = sorted(members, key=lambda member: member.key)
+        members = sorted(members, key=lambda member: member.key)
+        self.networks = [network for member in members for network in member.networks]
         self._batches = batches
-        self._networks: dict[Member, LoneNetwork] = {}
-        for member in self.members:
-            network = _network(member, task, masks[member], batch)
-            load(network, state_of(member))
-            parameters = network.parameters()
-            member.resume(list(parameters), next(iter(parameters.values())).device)
-            network.bind(member.optimizer)
-            self._networks[member] = network
+        self._trained: dict[Network, LoneNetwork] = {}
+        for network in self.networks:
+            trained = _build(network, task, masks[network], batch)
+            load(trained, state_of(network))
+            parameters = trained.parameters()
+            network.resume(list(parameters), next(iter(parameters.values())).device)
+            trained.bind(network.optimizer)
+            self._trained[network] = trained
         self.losses = torch.tensor(
-            [member.loss for member in self.members],
+            [network.loss for network in self.networks],
             device=task.examples.device,
             dtype=task.dtype,
         )
 
     def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
         """As `Block.step`."""
-        for place, (member, network) in enumerate(self._networks.items()):
-            config = member.config
-            factor = rate_factor(
-                config.schedule, member.optimizer.steps, self._batches, config.epochs
-            )
-            self.losses[place] += network.step(
-                features[member.stream],
-                labels[member.stream],
+        for place, (network, trained) in enumerate(self._trained.items()):
+            config, steps = network.config, network.optimizer.steps
+            factor = rate_factor(config.schedule, steps, self._batches, config.epochs)
+            self.losses[place] += trained.step(
+                features[network.stream],
+                labels[network.stream],
                 config.optimizer.lr * factor,
                 config.label_smoothing,
             )
-            member.trouble = network.trouble
+            network.trouble = trained.trouble
 
-    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As `Block.score`."""
-        logits = [network.logits(features).t() for network in self._networks.values()]
-        return score(torch.stack(logits), labels)
+        streams = [network.stream if len(labels) > 1 else 0 for network in self.networks]
+        logits = [
+            trained.logits(features[stream]).t()
+            for stream, trained in zip(streams, self._trained.values(), strict=True)
+        ]
+        return score(torch.stack(logits), torch.stack([labels[stream] for stream in streams]))
 
-    def state(self, member: Member) -> dict[str, Tensor]:
+    def state(self, network: Network) -> dict[str, Tensor]:
         """As `Block.state`."""
-        network = self._networks[member]
-        tensors = {**network.parameters(), **network.statistics()}
+        trained = self._trained[network]
+        tensors = {**trained.parameters(), **trained.statistics()}
         return {
             name: tensor.clone(memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
@@ -148,8 +157,8 @@ class LoneBlock:
 
     def release(self) -> None:
         """As `Block.release`."""
-        for member in self.members:
-            member.optimizer.release()
+        for network in self.networks:
+            network.optimizer.release()
 
 
 class _Several:
@@ -157,9 +166,9 @@ class _Several:
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self._blocks = blocks
-        self.members = [member for block in blocks for member in block.members]
+        self.networks = [network for block in blocks for network in block.networks]
         self.losses = torch.cat([block.losses for block in blocks])
-        parts = torch.split(self.losses, [len(block.members) for block in blocks])
+        parts = torch.split(self.losses, [len(block.networks) for block in blocks])
         for block, part in zip(blocks, parts, strict=True):
             block.losses = part
 
@@ -168,15 +177,15 @@ class _Several:
         for block in self._blocks:
             block.step(features, labels)
 
-    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As `Block.score`."""
         scores = [block.score(features, labels) for block in self._blocks]
         losses, right = zip(*scores, strict=True)
         return torch.cat(losses), torch.cat(right)
 
-    def state(self, member: Member) -> dict[str, Tensor]:
+    def state(self, network: Network) -> dict[str, Tensor]:
         """As `Block.state`."""
-        return next(block for block in self._blocks if member in block.members).state(member)
+        return next(one for one in self._blocks if network in one.networks).state(network)
 
     def release(self) -> None:
         """As `Block.release`."""
@@ -190,8 +199,8 @@ def device_of(config: TrialConfig, task: Task) -> str:
     return "cpu" if numpy else device_name(task.examples.device)
 
 
-def _network(member: Member, task: Task, masks: DropoutMasks, batch: int) -> LoneNetwork:
-    config = member.config.model
+def _build(network: Network, task: Task, masks: DropoutMasks, batch: int) -> LoneNetwork:
+    config = network.config.model
     if isinstance(config, NumpyCnnConfig):
         return NumpyNetwork(config, task, batch)
     assert isinstance(config, CnnConfig)

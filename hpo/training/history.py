@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from statistics import fmean
 from typing import Any
 
 __all__ = ["DIRECTIONS", "EpochRecord", "History"]
@@ -23,6 +24,7 @@ class EpochRecord:
         loss: mean cross-entropy over the validation rows, in nats.
         accuracy: share of the validation rows classified rightly.
         seconds: the member's share of the time that its population trained.
+        folds: with folds, of which the numbers above are the means: the study's metric of each.
     """
 
     epoch: int
@@ -30,14 +32,47 @@ class EpochRecord:
     loss: float
     accuracy: float
     seconds: float
+    folds: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        epoch: int,
+        train_loss: float,
+        *,
+        losses: Sequence[float],
+        accuracies: Sequence[float],
+        seconds: float,
+        metric: str,
+    ) -> EpochRecord:
+        """An epoch out of the scores of each fold; one fold alone is none."""
+        folds = accuracies if metric == "accuracy" else losses
+        return cls(
+            epoch,
+            train_loss,
+            loss=fmean(losses),
+            accuracy=fmean(accuracies),
+            seconds=seconds,
+            folds=tuple(folds) if len(folds) > 1 else (),
+        )
 
     @property
     def diverged(self) -> bool:
         """Whether a loss is no longer a finite number."""
         return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data; `from_dict` gives it back."""
+        data = {name: getattr(self, name) for name in _NUMBERS}
+        return {**data, "folds": list(self.folds)} if self.folds else data
 
-_FIELDS = tuple(one.name for one in fields(EpochRecord))
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
+        """Read what `to_dict` wrote."""
+        return cls(**{**data, "folds": tuple(data.get("folds", ()))})
+
+
+_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name != "folds")
 
 
 @dataclass
@@ -57,7 +92,7 @@ class History:
         """Read what `curve` wrote."""
         history = cls(metric)
         for record in curve:
-            history.add(EpochRecord(**record))
+            history.add(EpochRecord.from_dict(record))
         return history
 
     def add(self, record: EpochRecord) -> None:
@@ -81,9 +116,9 @@ class History:
         """Time spent on training alone, without validation, reports and waiting."""
         return sum(record.seconds for record in self.records)
 
-    def curve(self) -> list[dict[str, float]]:
+    def curve(self) -> list[dict[str, Any]]:
         """The learning curve as JSON-ready data; `from_curve` gives the history back."""
-        return [{name: getattr(record, name) for name in _FIELDS} for record in self.records]
+        return [record.to_dict() for record in self.records]
 
     def _beats(self, record: EpochRecord, other: EpochRecord) -> bool:
         difference = self.value(record) - self.value(other)

@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import NumpyCnnConfig
 from hpo.data import describe, load_train, split
+from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition, largest
@@ -19,8 +22,11 @@ from hpo.definition.networks import MlpSection
 from hpo.errors import UsageError
 from hpo.models.stages import image_shape, largest_stages, refuse_misfits
 from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
+from hpo.training.streams import Stream
 
-__all__ = ["Split", "Task", "check", "prepare"]
+__all__ = ["Fold", "Split", "Task", "check", "prepare"]
+
+_Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,51 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A task with its rows by their index in the examples, int64 `[n]` each."""
+class Fold:
+    """Rows to train on and rows to score by, by their index in the examples, int64 `[n]` each.
 
-    task: Task
+    Attributes:
+        normalization: from the rows that are trained on.
+    """
+
     training: Tensor
     validation: Tensor
+    normalization: Normalization
+
+
+@dataclass(frozen=True)
+class Split:
+    """A task and how its rows are divided: once, or into folds.
+
+    Attributes:
+        folds: one, unless the study has `dataset.folds`.
+    """
+
+    task: Task
+    folds: tuple[Fold, ...]
+
+    @property
+    def training(self) -> Tensor:
+        """The rows that are trained on; of the first fold."""
+        return self.folds[0].training
+
+    @property
+    def validation(self) -> tuple[Tensor, ...]:
+        """The rows that score an epoch, of each fold."""
+        return tuple(fold.validation for fold in self.folds)
+
+    def streams(self, batch_size: int, seed: int, number: int) -> list[Stream]:
+        """The streams that a member reads, one for each fold.
+
+        Args:
+            seed: the study's.
+            number: tells these from all other streams of the study.
+        """
+        count = len(self.folds)
+        return [
+            Stream(one.training, batch_size, seed, number * count + fold, one.normalization)
+            for fold, one in enumerate(self.folds)
+        ]
 
 
 def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) -> Split:
@@ -77,27 +122,28 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     rows = load_train(dataset.name)
     shape = image_shape(rows.images.shape[1:])
     refuse_misfits(definition.model, shape, dataset.name)
-    training, validation = (
-        torch.from_numpy(part)
-        for part in split(len(rows), dataset.validation, definition.search.seed)
-    )
-    _check_batch_size(definition, len(training))
+    parts = [
+        (torch.from_numpy(training), torch.from_numpy(validation))
+        for training, validation in _divide(definition, len(rows))
+    ]
+    _check_batch_size(definition, min(len(training) for training, _ in parts))
     if with_validation_rows:
-        training = torch.cat([training, validation])
+        parts = [(torch.cat(parts[0]), parts[0][1])]
     examples = ImageTensors(rows, device)
     use_threads(_work(definition, shape))
     if definition.model.numpy_cnn is not None:
         use_threads_in_numpy()
+    folds = tuple(Fold(*part, examples.normalization(part[0])) for part in parts)
     task = Task(
         examples=examples,
         classes=describe(dataset.name).classes,
-        normalization=examples.normalization(training),
+        normalization=folds[0].normalization,
         augmentations=build_augmentations(
             [(step.name, step.settings.model_dump()) for step in dataset.augment]
         ),
         precision=_precision(definition, device),
     )
-    return Split(task, training, validation)
+    return Split(task, folds)
 
 
 def check(definition: StudyDefinition) -> None:
@@ -108,11 +154,19 @@ def check(definition: StudyDefinition) -> None:
         UsageError: the dataset is unknown, or the split, a batch size or a network cannot be
             served.
     """
-    dataset = definition.dataset
-    about = describe(dataset.name)
-    refuse_misfits(definition.model, about.shape, dataset.name)
-    training, _ = split(about.n_train, dataset.validation, definition.search.seed)
-    _check_batch_size(definition, len(training))
+    about = describe(definition.dataset.name)
+    refuse_misfits(definition.model, about.shape, definition.dataset.name)
+    parts = _divide(definition, about.n_train)
+    _check_batch_size(definition, min(len(training) for training, _ in parts))
+
+
+def _divide(definition: StudyDefinition, rows: int) -> list[tuple[_Rows, _Rows]]:
+    """The training and validation rows, once or for each fold."""
+    dataset, seed = definition.dataset, definition.search.seed
+    if dataset.folds is not None:
+        return cut_into_folds(rows, dataset.folds, seed)
+    assert dataset.validation is not None, "a definition has a share or folds"
+    return [split(rows, dataset.validation, seed)]
 
 
 def _device(definition: StudyDefinition) -> torch.device:

@@ -30,6 +30,7 @@ from hpo.data import load_train
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.models.activations import ACTIVATIONS
 from hpo.training.dropout import DropoutMasks
+from hpo.training.network import Network
 from hpo.training.optimizers import OPTIMIZERS
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream
@@ -85,8 +86,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class OnDevice(Population):
     """A population on the fake device, whose masks are drawn from generators that exist here."""
 
-    def _new_masks(self, member: Member) -> DropoutMasks:
-        return DropoutMasks(member.config.model.dropout, torch.Generator())
+    def _new_masks(self, network: Network) -> DropoutMasks:
+        return DropoutMasks(network.config.model.dropout, torch.Generator())
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_nobody_waits_for_the_device_within_an_epoch(
     population.add(members)
     first, *later = batch_by_batch(population)
     assert len(later) == BATCHES
-    assert {one.optimizer.steps for one in members} == {BATCHES}
+    assert {one.networks[0].optimizer.steps for one in members} == {BATCHES}
     assert sum(call.crosses for call in first) == count  # the order of each stream
     assert [call for part in later for call in part if call.crosses] == []
     assert all(sum(call.launches for call in part) > 100 for part in later)
