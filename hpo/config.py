@@ -146,6 +146,7 @@ class TrialConfig:
     Attributes:
         epochs: the most epochs it may train; also the horizon of its schedule.
         patience: epochs without a better value before it stops early; None means never.
+        stopping_metric: what that value is, `accuracy` or `loss`; None means the study's metric.
     """
 
     model: ModelConfig
@@ -155,6 +156,7 @@ class TrialConfig:
     epochs: int = 10
     label_smoothing: float = 0.0
     patience: int | None = None
+    stopping_metric: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-ready data; `from_dict` gives it back unchanged."""

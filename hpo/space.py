@@ -58,7 +58,7 @@ class Suggester(Protocol):
 def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
     """One config out of the definition's space; suggestions come in a fixed order."""
     training = definition.training
-    stopping = training.early_stopping
+    patience, stopping_metric = _stopping(definition)
     return TrialConfig(
         model=_draw_model(definition, trial),
         optimizer=OptimizerConfig(**_draw_one_of(trial, "optimizer", definition.optimizer)),
@@ -66,7 +66,8 @@ def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
         batch_size=_draw_leaf(trial, BATCH_SIZE, training.batch_size),
         epochs=training.epochs,
         label_smoothing=_draw_leaf(trial, "training.label_smoothing", training.label_smoothing),
-        patience=None if stopping is None else stopping.patience,
+        patience=patience,
+        stopping_metric=stopping_metric,
     )
 
 
@@ -105,6 +106,15 @@ def cardinality(definition: StudyDefinition) -> int | None:
 
 
 # --- drawing
+
+
+def _stopping(definition: StudyDefinition) -> tuple[int | None, str | None]:
+    """The patience, and the metric that it waits for; None for the study's own, named or not."""
+    stopping = definition.training.early_stopping
+    if stopping is None:
+        return None, None
+    own = stopping.metric in (None, definition.search.metric)
+    return stopping.patience, None if own else stopping.metric
 
 
 def _draw_model(definition: StudyDefinition, trial: Suggester) -> ModelConfig:
@@ -218,10 +228,11 @@ def _family_leaves(name: str, section: FamilySection) -> Iterator[tuple[str, Any
 
 def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
     """Every leaf as text, with the rest that decides a trial's value."""
-    stopping = definition.training.early_stopping
+    patience, stopping_metric = _stopping(definition)
+    on = "" if stopping_metric is None else f" on {stopping_metric}"
     rest = {
         "training.epochs": definition.training.epochs,
-        "training.early_stopping": "off" if stopping is None else f"patience {stopping.patience}",
+        "training.early_stopping": "off" if patience is None else f"patience {patience}{on}",
         "dataset.name": definition.dataset.name,
         "dataset.validation": definition.dataset.divided,
         "dataset.augment": _augmentations(definition),

@@ -9,6 +9,7 @@ search.py     optimize, submit (with definitions.py, progress.py and signals.py)
 workers.py    worker
 retrain.py    retrain-best
 inspect.py    status, trials, best
+curves.py     curves
 dashboard.py  dashboard
 studies.py    studies list, show, validate, schema
 data.py       data list, fetch

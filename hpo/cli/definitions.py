@@ -27,6 +27,7 @@ def find_definition(study: str, url: str, changes: list[str], name: str | None) 
     from hpo import grid, studies
     from hpo.definition import change_definition, load_definition
     from hpo.errors import HpoError, UsageError
+    from hpo.models.suitability import unsuitable
 
     try:
         path = studies.find(study)
@@ -37,8 +38,8 @@ def find_definition(study: str, url: str, changes: list[str], name: str | None) 
             stored = None
         if stored is None:
             raise
-        return grid.sized(change_definition(stored, changes, name=name))
-    return grid.sized(load_definition(path, changes, name=name))
+        return grid.sized(change_definition(stored, changes, name=name, judge=unsuitable))
+    return grid.sized(load_definition(path, changes, name=name, judge=unsuitable))
 
 
 def _stored_definition(study: str, url: str) -> StudyDefinition:

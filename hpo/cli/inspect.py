@@ -33,7 +33,9 @@ _TRIAL = ["number", "state", "value", "params", "epochs", *_TIMES, "worker", "de
 _TRIAL_TABLE = ["number", "state", "value", "epochs", "train_seconds", "reason", "params"]
 _RUN = ["epochs", "best_epoch", "seed", *_TIMES]
 _PLACE = ["worker", "device", "precision", "stream", "joined"]
-_BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE]
+_LEARNING = ["learning", "overfitting_since"]
+_BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE, *_LEARNING]
+_NOT_IN_TABLES = ("config", "overfitting_since")
 
 
 _Repair = Annotated[
@@ -150,7 +152,7 @@ def best(
     """The best complete trial of a study: its value, parameters and whole configuration.
 
     The value was chosen as the best of many and flatters; hpo retrain-best tells what it is
-    worth.
+    worth. learning says whether it overfits.
     """
     from hpo.cli import rendering
     from hpo.search.status import best_trial, read_trials
@@ -175,7 +177,7 @@ def best(
         columns = [column for column in _BEST if column not in ("params", "config")]
         rendering.write_csv(flat, [*columns, *spread])
     else:
-        rendering.write_record(row, [column for column in _BEST if column != "config"])
+        rendering.write_record(row, [column for column in _BEST if column not in _NOT_IN_TABLES])
 
 
 def _put_in_order(opened: Storage, name: str | None) -> None:
@@ -212,6 +214,8 @@ def _trial_row(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _best_row(study: str, metric: str, trial: TrialRecord) -> dict[str, Any]:
+    from hpo.results import overfitting
+
     noted = {**trial.origin, **trial.outcome}
     return {
         **{key: noted.get(key) for key in _BEST},
@@ -221,6 +225,7 @@ def _best_row(study: str, metric: str, trial: TrialRecord) -> dict[str, Any]:
         "metric": metric,
         "params": trial.params,
         "config": trial.config and trial.config.to_dict(),
+        **overfitting.fields(trial.curve),
     }
 
 

@@ -205,19 +205,14 @@ def _verdict(name: str, overrides: list[str]) -> str:
     """
     from hpo import data, space, studies
     from hpo.definition import load_definition
-    from hpo.models.stages import refuse_misfits
+    from hpo.models.suitability import unsuitable
 
     path = studies.find(name)
-    definition = load_definition(path, overrides)
-    dataset = definition.dataset.name
+    definition = load_definition(path, overrides, judge=unsuitable)
     try:
-        about = data.describe(dataset)
+        data.describe(definition.dataset.name)
     except UsageError as error:
         raise DefinitionError([f"{path}: dataset.name: {error}"]) from None
-    try:
-        refuse_misfits(definition.model, about.shape, dataset)
-    except UsageError as error:
-        raise DefinitionError([f"{path}: {error}"]) from None
     size = space.cardinality(definition)
     count = len(space.describe(definition))
     space_size = "a continuous space" if size is None else f"{size:,} combinations"

@@ -9,6 +9,7 @@ from hpo.config import CnnConfig, NumpyCnnConfig
 from hpo.definition import largest
 from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import ModelSection
+from hpo.definition.problems import Problem
 from hpo.errors import UsageError
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
     "flattened",
     "image_shape",
     "largest_stages",
-    "refuse_misfits",
+    "misfits",
     "stages",
 ]
 
@@ -83,33 +84,39 @@ def largest_stages(section: ConvolutionalSection, shape: Sequence[int]) -> list[
     return _stages(channels, largest(section.kernel), largest(section.pool), shape)
 
 
-def refuse_misfits(model: ModelSection, shape: Sequence[int], dataset: str) -> None:
-    """Refuse a study that could draw a network which a dataset's images are too small for.
+def misfits(model: ModelSection, shape: Sequence[int], dataset: str) -> list[Problem]:
+    """The families that could draw a network which a dataset's images are too small for.
 
     Args:
-        shape: of an image, `(channels, height, width)` or `(height, width)`.
-
-    Raises:
-        UsageError: in one sentence.
+        shape: of a row: `(channels, height, width)`, `(height, width)`, or without images.
     """
-    shape = image_shape(shape)
+    found = []
     for name, section in model.options.items():
         if isinstance(section, ConvolutionalSection):
-            try:
-                largest_stages(section, shape)
-            except UsageError as error:
-                height, width = shape[1:]
-                message = (
-                    f"model.{name}: {error}, as {dataset} has images of {height}x{width}; "
-                    "take fewer stages, smaller kernels or smaller windows of pooling"
-                )
-                raise UsageError(message) from None
+            sentence = _misfit(section, shape, dataset)
+            if sentence:
+                found.append(Problem(("model", name), sentence))
+    return found
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """`(channels, height, width)` of a shape that may leave out one channel."""
-    channels, height, width = shape if len(shape) == 3 else (1, *shape)
+    """`(channels, height, width)` of the shape of a row, which may leave out lengths of one."""
+    channels, height, width = (*(1,) * (3 - len(shape)), *shape)
     return channels, height, width
+
+
+def _misfit(section: ConvolutionalSection, shape: Sequence[int], dataset: str) -> str:
+    if len(shape) < 2:
+        return f"{dataset} has no images to convolve, a row of it is {shape[0]} numbers; take mlp"
+    try:
+        largest_stages(section, image_shape(shape))
+    except UsageError as error:
+        height, width = shape[-2:]
+        return (
+            f"{error}, as {dataset} has images of {height}x{width}; take fewer stages, smaller "
+            "kernels or smaller windows of pooling"
+        )
+    return ""
 
 
 def _stages(channels: Sequence[int], kernel: int, pool: int, shape: Sequence[int]) -> list[Stage]:

@@ -16,6 +16,7 @@ from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.models.alone import build_module
+from hpo.results import overfitting
 from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
@@ -68,6 +69,7 @@ class Retrained:
             "winner": self.winner.number,
             "params": self.winner.params,
             "validation": {"mean": validation.mean, "std": validation.std, "n": validation.n},
+            **overfitting.fields(self.winner.curve),
             "test": {"metric": definition.search.metric, **self.test.to_dict()},
             "artifact": artifact,
         }

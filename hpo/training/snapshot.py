@@ -206,8 +206,9 @@ class Snapshot:
         example["networks"][0]["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
         if len(facts["networks"]) > 1:
             example["history"][0]["folds"] = [0.0]
-        if config.patience is None:
-            example["config"]["patience"] = None
+        for name in ("patience", "stopping_metric"):
+            if getattr(config, name) is None:
+                example["config"][name] = None
         if not _is_like(facts, example):
             return False
         counts = [facts[name] for name in ("seed", "stream", "joined", "epoch", "batch")]
@@ -217,6 +218,7 @@ class Snapshot:
             config.to_dict() == facts["config"]
             and config.model.activation in ACTIVATIONS
             and facts["metric"] in DIRECTIONS
+            and config.stopping_metric in (None, *DIRECTIONS)
             and min(counts) >= 0
             and _has_size(config.model)
             and len(facts["networks"]) >= 1
@@ -235,7 +237,12 @@ def _has_size(config: ModelConfig) -> bool:
 def _example(like: ModelConfig) -> dict[str, Any]:
     """Facts of the right kind, of a network of that family."""
     model = MlpConfig(widths=(1,)) if isinstance(like, MlpConfig) else type(like)(channels=(1,))
-    config = TrialConfig(model=model, optimizer=OptimizerConfig(name="", lr=0.0), patience=1)
+    config = TrialConfig(
+        model=model,
+        optimizer=OptimizerConfig(name="", lr=0.0),
+        patience=1,
+        stopping_metric="",
+    )
     return {
         "config": config.to_dict(),
         "seed": 0,

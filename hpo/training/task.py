@@ -19,8 +19,10 @@ from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition, largest
 from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import MlpSection
-from hpo.errors import UsageError
-from hpo.models.stages import image_shape, largest_stages, refuse_misfits
+from hpo.definition.problems import render
+from hpo.errors import DefinitionError, UsageError
+from hpo.models.stages import image_shape, largest_stages
+from hpo.models.suitability import unsuitable
 from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
 from hpo.training.streams import Stream
 
@@ -112,16 +114,16 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
 
     Raises:
         DataError: the dataset cannot be had.
-        UsageError: it is unknown, or the split, the device, a batch size or a network cannot be
-            served.
+        UsageError: it is unknown or has no images for what is asked of it, or the split, the
+            device or a batch size cannot be served.
 
     Torch's threads, and NumPy's where it trains, are set to what work of this size can use.
     """
+    _check_dataset(definition)
     device = _device(definition)
     dataset = definition.dataset
     rows = load_train(dataset.name)
     shape = image_shape(rows.images.shape[1:])
-    refuse_misfits(definition.model, shape, dataset.name)
     parts = [
         (torch.from_numpy(training), torch.from_numpy(validation))
         for training, validation in _divide(definition, len(rows))
@@ -151,12 +153,11 @@ def check(definition: StudyDefinition) -> None:
 
     Raises:
         DataError: the package that brings the dataset is broken.
-        UsageError: the dataset is unknown, or the split, a batch size or a network cannot be
-            served.
+        UsageError: the dataset is unknown or has no images for what is asked of it, or the split
+            or a batch size cannot be served.
     """
-    about = describe(definition.dataset.name)
-    refuse_misfits(definition.model, about.shape, definition.dataset.name)
-    parts = _divide(definition, about.n_train)
+    _check_dataset(definition)
+    parts = _divide(definition, describe(definition.dataset.name).n_train)
     _check_batch_size(definition, min(len(training) for training, _ in parts))
 
 
@@ -202,6 +203,12 @@ def _work(definition: StudyDefinition, shape: tuple[int, int, int]) -> int:
             found = largest_stages(network, shape)
             most = max(most, *(stage.weights * stage.pixels for stage in found))
     return most * largest(definition.training.batch_size)
+
+
+def _check_dataset(definition: StudyDefinition) -> None:
+    """Refuse what it cannot serve, for a study that comes from no file."""
+    if problems := unsuitable(definition):
+        raise DefinitionError(render(problems, {}, f"study {definition.name}"))
 
 
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hpo.config import CnnConfig
 from hpo.definition import StudyDefinition
 from hpo.errors import UsageError
-from hpo.models.stages import flattened, largest_stages, refuse_misfits, stages
+from hpo.models.stages import flattened, image_shape, largest_stages, misfits, stages
 
 
 def section(**cnn: Any) -> Any:
@@ -61,10 +61,19 @@ def test_the_largest_draw_decides() -> None:
         (9, 3, (4, 4)),
         (9, 3, (2, 2)),
     ]
-    refuse_misfits(model, (8, 8), "digits")
-    with pytest.raises(UsageError) as caught:
-        refuse_misfits(section(stages={"int": [1, 3]}, kernel=5), (8, 8), "digits")
-    assert str(caught.value) == (
-        "model.cnn: stage 2 reads images of 4x4, smaller than its kernel of 5x5, as digits has "
-        "images of 8x8; take fewer stages, smaller kernels or smaller windows of pooling"
+    assert misfits(model, (8, 8), "digits") == []
+    (problem,) = misfits(section(stages={"int": [1, 3]}, kernel=5), (8, 8), "digits")
+    assert problem.path == ("model", "cnn")
+    assert problem.sentence == (
+        "stage 2 reads images of 4x4, smaller than its kernel of 5x5, as digits has images of "
+        "8x8; take fewer stages, smaller kernels or smaller windows of pooling"
     )
+
+
+def test_rows_without_images_are_not_convolved() -> None:
+    (found,) = misfits(section(), (64,), "heights")
+    assert found.sentence == (
+        "heights has no images to convolve, a row of it is 64 numbers; take mlp"
+    )
+    assert image_shape((64,)) == (1, 1, 64)
+    assert image_shape((8, 9)) == (1, 8, 9)
