@@ -13,14 +13,10 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
+from hpo.definition.families import beyond_numpy
+from hpo.definition.kinds import FloatLeaf, IntLeaf
 from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
-from hpo.definition.networks import (
-    FloatLeaf,
-    IntLeaf,
-    ModelSection,
-    OptimizerSection,
-    ScheduleSection,
-)
+from hpo.definition.networks import ModelSection, OptimizerSection, ScheduleSection
 from hpo.definition.problems import Problem, render
 from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
@@ -277,6 +273,14 @@ class StudyDefinition(Section):
             return valid_name(str(name))
         except UsageError as error:
             raise invalid([detail(str(error))]) from None
+
+    @model_validator(mode="after")
+    def _numpy_can_do_it(self) -> Self:
+        if self.model.numpy_cnn is not None:
+            problems = list(beyond_numpy(self.optimizer, self.training.precision))
+            if problems:
+                raise invalid(problems)
+        return self
 
     def to_json(self) -> str:
         """Everything, defaults included, as one line of JSON; `from_json` gives it back."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config import MlpConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
 from hpo.training.dropout import DropoutMasks, LayerMasks
@@ -18,20 +18,20 @@ from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
 
-__all__ = ["Block", "cost"]
+__all__ = ["WideBlock", "cost"]
 
 _UNIT = 150  # parameters whose products cost what else is done for one hidden unit (measured)
 
 
-def cost(config: TrialConfig, inputs: int, outputs: int) -> float:
+def cost(config: MlpConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
-    sizes = [inputs, *config.model.widths, outputs]
+    sizes = [inputs, *config.widths, outputs]
     products = sum(below * width for below, width in pairwise(sizes))
-    return float(products + _UNIT * sum(config.model.widths))
+    return float(products + _UNIT * sum(config.widths))
 
 
-class Block:
-    """The networks of a population's members, laid out for training.
+class WideBlock:
+    """The perceptrons of a population's members, laid out side by side for training.
 
     Args:
         members: whose networks lie here, in any order.
@@ -58,14 +58,14 @@ class Block:
         # who came first.
         members = sorted(members, key=lambda member: member.key)
         networks = [network for member in members for network in member.networks]
-        configs = [network.config.model for network in networks]
+        configs = [_perceptron(network) for network in networks]
         order = arrange(configs, [network.stream for network in networks])
         self.networks = [networks[place] for place in order]
         self.streams = [network.stream for network in self.networks]
         self._task = task
         self._batches = batches
         self._model = WideMlp(
-            [network.config.model for network in self.networks],
+            [_perceptron(network) for network in self.networks],
             task.examples.features,
             task.classes,
             batch=batch,
@@ -140,3 +140,8 @@ class Block:
 
     def _tensor(self, values: list[float]) -> Tensor:
         return torch.tensor(values, device=self._task.examples.device, dtype=self._task.dtype)
+
+
+def _perceptron(network: Network) -> MlpConfig:
+    assert isinstance(network.config.model, MlpConfig)
+    return network.config.model

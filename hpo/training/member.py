@@ -75,6 +75,11 @@ class Member:
             network.loss, network.snapshot = own.facts["loss"], own
         return member
 
+    @property
+    def trouble(self) -> str:
+        """Why its loss is not finite any more, where one of its networks can tell."""
+        return next((network.trouble for network in self.networks if network.trouble), "")
+
     def reads(self, stream: int) -> None:
         """Say which of its population's streams it reads; the first of them, with folds."""
         self.stream = stream

@@ -25,6 +25,7 @@ class Network:
 
     Attributes:
         loss: of the batches of an unfinished epoch, summed, in nats.
+        trouble: why its loss is not finite any more, where that can be told.
         snapshot: what it goes on from, until it has joined a population.
     """
 
@@ -33,6 +34,7 @@ class Network:
     stream: int
     optimizer: Optimizer = field(init=False, repr=False)
     loss: float = field(default=0.0, init=False)
+    trouble: str = field(default="", init=False)
     snapshot: NetworkSnapshot | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
