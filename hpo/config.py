@@ -146,7 +146,7 @@ class TrialConfig:
     Attributes:
         epochs: the most epochs it may train; also the horizon of its schedule.
         patience: epochs without a better value before it stops early; None means never.
-        stopping_metric: what that value is, `accuracy` or `loss`; None means the study's metric.
+        stopping_metric: what that value is, such as `loss`; None means the study's metric.
     """
 
     model: ModelConfig

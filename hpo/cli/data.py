@@ -13,9 +13,9 @@ from hpo.errors import DataError, UsageError
 __all__ = ["register"]
 
 _log = logging.getLogger(__name__)
-_SIZES = ["rows", "train_rows", "test_rows", "classes"]
+_SIZES = ["rows", "train_rows", "test_rows", "classes", "targets"]
 _LIST = ["name", *_SIZES, "present", "folder", "bytes", "origin", "licence"]
-_TABLE = ["name", "rows", "classes", "present", "bytes", "folder", "licence"]
+_TABLE = ["name", "rows", "classes", "targets", "present", "bytes", "folder", "licence"]
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +92,8 @@ def _row(name: str) -> dict[str, Any]:
         "rows": info.n_train + info.n_test,
         "train_rows": info.n_train,
         "test_rows": info.n_test,
-        "classes": info.classes,
+        "classes": info.classes or None,
+        "targets": info.targets or None,
         "present": found.present,
         "folder": str(found.folder),
         "bytes": found.bytes,

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hpo.cli.rendering import metric
+
 if TYPE_CHECKING:
     from hpo.definition import StudyDefinition
 
@@ -78,7 +80,7 @@ class SearchProgress:
 
     def finished(self, number: int, state: str, value: float | None) -> None:
         """A trial was told."""
-        _log.debug("trial %d: %s%s", number, state, "" if value is None else f", {value:.4f}")
+        _log.debug("trial %d: %s%s", number, state, "" if value is None else f", {metric(value)}")
         self._done = self._finished()
         self._show(self._done)
 
@@ -112,7 +114,7 @@ class SearchProgress:
             )
 
     def _status(self) -> str:
-        best = "no value yet" if self._best is None else f"best {self._best:.4f}"
+        best = "no value yet" if self._best is None else f"best {metric(self._best)}"
         return f"{best}, {self._running} running"
 
     def _left(self, done: int) -> str:
@@ -152,12 +154,12 @@ class WorkerLog:
         if not self._begun:
             self._begun = True
             _log.log(self._level, "%s: training", self._study)
-        self._speak(f"{running} in training, {self._metric} {value:.4f} in the latest epoch")
+        self._speak(f"{running} in training, {self._metric} {metric(value)} in the latest epoch")
 
     def finished(self, number: int, state: str, value: float | None) -> None:
         """A trial was told."""
         self._ended += 1
-        shown = "" if value is None else f", {self._metric} {value:.4f}"
+        shown = "" if value is None else f", {self._metric} {metric(value)}"
         _log.debug("%s: trial %d: %s%s", self._study, number, state, shown)
 
     def waiting(self) -> None:

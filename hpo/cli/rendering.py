@@ -21,6 +21,7 @@ from hpo.cli.options import BROKEN_PIPE
 
 __all__ = [
     "flatten",
+    "metric",
     "shown",
     "write",
     "write_csv",
@@ -33,6 +34,7 @@ __all__ = [
 Row = Mapping[str, Any]
 
 _UNLIMITED: Final = 100_000
+_SMALL: Final = 0.1
 
 
 def write(text: str) -> None:
@@ -119,6 +121,17 @@ def write_params(params: Mapping[str, Any]) -> None:
     """What a trial drew, for people: an indented line a parameter."""
     for key, value in params.items():
         write(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
+
+
+def metric(value: float, like: float | None = None) -> str:
+    """A metric's value: four digits after the point, or four that count where it is small.
+
+    Args:
+        like: has the digits that this value gets too; itself if left out.
+    """
+    size = abs(value if like is None else like)
+    small = 0 < size < _SMALL
+    return f"{value:.{min(12, 3 - math.floor(math.log10(size))) if small else 4}f}"
 
 
 def shown(value: object) -> str:

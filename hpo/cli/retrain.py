@@ -79,6 +79,7 @@ def _show_result(metrics: dict[str, Any], form: TextFormat) -> None:
     import json
 
     from hpo.cli import rendering
+    from hpo.results.prediction import PAGE
 
     keys = ("study", "winner", "params", "validation", *_LEARNING, "test", "artifact")
     if form is TextFormat.JSON:
@@ -94,11 +95,17 @@ def _show_result(metrics: dict[str, Any], form: TextFormat) -> None:
     interval = ""
     if test["ci95"]:
         low, high = test["ci95"]
-        interval = f", 95 % interval {low:.4f} to {high:.4f}"
+        shown = [rendering.metric(bound, like=test["mean"]) for bound in (low, high)]
+        interval = f", 95 % interval {' to '.join(shown)}"
     typer.echo(f"test {test['metric']}: {_spread(test)}{interval}")
     typer.echo(f"artifact: {metrics['artifact']}")
+    if (page := Path(metrics["artifact"]) / PAGE).exists():
+        typer.echo(f"prediction: {page}")
 
 
 def _spread(numbers: dict[str, Any]) -> str:
-    spread = "" if numbers["std"] is None else f" +- {numbers['std']:.4f}"
-    return f"{numbers['mean']:.4f}{spread} (n = {numbers['n']})"
+    from hpo.cli.rendering import metric
+
+    mean, std = numbers["mean"], numbers["std"]
+    spread = "" if std is None else f" +- {metric(std, like=mean)}"
+    return f"{metric(mean)}{spread} (n = {numbers['n']})"

@@ -241,6 +241,7 @@ def _run(
     """
     from hpo.cli.logs import stderr_console
     from hpo.cli.progress import SearchProgress
+    from hpo.definition.metrics import DIRECTIONS
     from hpo.errors import StorageError
     from hpo.search.status import read_status
 
@@ -263,7 +264,7 @@ def _run(
         finished,
         budget,
         before.best.value if before.best else None,
-        maximize=definition.search.metric == "accuracy",
+        maximize=DIRECTIONS[definition.search.metric] == "maximize",
     )
     with progress:
         met = train(progress)
@@ -295,8 +296,9 @@ def _show_best(best: TrialRecord | None, definition: StudyDefinition) -> None:
     if best is None:
         typer.echo("no trial has trained to its end yet")
         return
+    value = rendering.metric(best.value or 0.0)
     typer.echo(
-        f"best: trial {best.number}, validation {definition.search.metric} {best.value:.4f} "
+        f"best: trial {best.number}, validation {definition.search.metric} {value} "
         f"in epoch {best.outcome.get('best_epoch')}"
     )
     rendering.write_params(best.params)

@@ -9,10 +9,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from hpo.data.dataset import Dataset, DatasetInfo, DatasetStatus, Part
+from hpo.data.dataset import Dataset, DatasetStatus, Part
 from hpo.data.digits import Digits
 from hpo.data.folder import data_folder
 from hpo.data.formulas import FREEFALL, LINEAR, SINE
+from hpo.data.info import DatasetInfo
 from hpo.data.mnist import FASHION_MNIST, MNIST
 from hpo.data.rows import Rows, check_rows
 from hpo.data.stl10 import STL10

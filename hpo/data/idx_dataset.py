@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from hpo.data.dataset import Part
-from hpo.data.info import DatasetInfo
 from hpo.data.files import RawFile, find, open_checked
 from hpo.data.folder import check_room, publish, work_folder
 from hpo.data.idx import map_idx
+from hpo.data.info import DatasetInfo
 from hpo.data.rows import LabelledRows
 from hpo.data.sources import Source, SourceError
 from hpo.errors import DataError

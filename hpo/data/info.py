@@ -32,6 +32,12 @@ class DatasetInfo:
     licence: str
     targets: int = 0
 
+    def __post_init__(self) -> None:
+        if (self.classes > 0) == (self.targets > 0):
+            raise ValueError(f"the dataset {self.name} must have either classes or targets")
+        if self.targets and len(self.shape) != 1:
+            raise ValueError(f"the rows of {self.name} must be of the shape (features,)")
+
     @property
     def outputs(self) -> int:
         """How many numbers a network gives for a row."""

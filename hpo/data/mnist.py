@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hpo.data.info import DatasetInfo
 from hpo.data.files import RawFile
 from hpo.data.idx_dataset import IdxDataset
+from hpo.data.info import DatasetInfo
 from hpo.data.sources import DebianPackage, Download, NpmPackage, torchvision_addresses
 
 # The SHA-256 sums are those of the content of the two packages below. The authors publish none

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hpo.data.archive import ArchiveDownload, torchvision_archive, unpack
 from hpo.data.dataset import Part
-from hpo.data.info import DatasetInfo
 from hpo.data.files import how_to_replace, open_regular
 from hpo.data.folder import check_room, data_folder, publish, work_folder
+from hpo.data.info import DatasetInfo
 from hpo.data.rows import LabelledRows
 from hpo.data.sources import SourceError
 from hpo.errors import DataError

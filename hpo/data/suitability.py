@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from hpo.data.catalog import describe
+from hpo.data.info import DatasetInfo
 from hpo.definition import StudyDefinition
-from hpo.definition.problems import Problem
+from hpo.definition.metrics import CLASSIFICATION, REGRESSION
+from hpo.definition.problems import KeyPath, Problem
 from hpo.errors import UsageError
 
 __all__ = ["unsuitable"]
@@ -18,17 +20,38 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
     Raises:
         DataError: the package that brings the dataset is broken.
     """
-    dataset = definition.dataset
-    if not dataset.augment:
-        return []
     try:
-        shape = describe(dataset.name).shape
+        about = describe(definition.dataset.name)
     except UsageError:
         return []
-    if len(shape) > 1:
-        return []
-    sentence = (
-        f"{dataset.name} has no images to augment, a row of it is {shape[0]} numbers; "
-        "leave `augment` out"
-    )
-    return [Problem(("dataset", "augment"), sentence)]
+    problems = _misfit_metrics(definition, about)
+    if definition.dataset.augment and len(about.shape) == 1:
+        count = about.shape[0]
+        sentence = (
+            f"{about.name} has no images to augment, a row of it is {count} "
+            f"number{'s' if count > 1 else ''}; leave `augment` out"
+        )
+        problems.append(Problem(("dataset", "augment"), sentence))
+    if about.targets and definition.training.label_smoothing != 0:
+        sentence = f"{about.name} has no labels to smooth; leave `label_smoothing` out"
+        problems.append(Problem(("training", "label_smoothing"), sentence))
+    return problems
+
+
+def _misfit_metrics(definition: StudyDefinition, about: DatasetInfo) -> list[Problem]:
+    """The metrics that the dataset's rows do not have."""
+    fitting = REGRESSION if about.targets else CLASSIFICATION
+    what = "targets" if about.targets else "classes"
+    asked: list[tuple[KeyPath, str]] = [(("search", "metric"), definition.search.metric)]
+    stopping = definition.training.early_stopping
+    if stopping is not None and stopping.metric is not None:
+        asked.append((("training", "early_stopping", "metric"), stopping.metric))
+    return [
+        Problem(
+            path,
+            f"{metric} does not fit {about.name}, which has {what}; "
+            f"write one of {', '.join(fitting)}",
+        )
+        for path, metric in asked
+        if metric not in fitting
+    ]

@@ -26,10 +26,23 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Normalization:
-    """What is subtracted from a byte, and what the rest is divided by: `[channels]` each."""
+    """What is subtracted from a value, and what the rest is divided by.
+
+    Attributes:
+        mean, std: of the bytes of images, `[channels]`; or of numbers, `[features]`.
+        target_mean, target_std: of what is to be predicted, `[targets]`; None of classes.
+    """
 
     mean: Tensor
     std: Tensor
+    target_mean: Tensor | None = None
+    target_std: Tensor | None = None
+
+    def to_targets(self, outputs: Tensor) -> Tensor:
+        """What a network gives, `[..., targets]`, in the targets' own units."""
+        assert self.target_mean is not None
+        assert self.target_std is not None
+        return outputs * self.target_std + self.target_mean
 
 
 class ImageTensors:
@@ -44,6 +57,7 @@ class ImageTensors:
             column by column.
         labels: int64 `[n]`.
         features: numbers a row, `channels * height * width`.
+        shape: of a row, `(channels, height, width)`.
     """
 
     def __init__(self, rows: LabelledRows, device: torch.device) -> None:
@@ -57,6 +71,7 @@ class ImageTensors:
         self.labels = _tensor(rows.labels).to(device)
         self.device = device
         self.features = stored[0].numel()
+        self.shape = tuple(self.images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from hpo.data.augment import Augmentation
-from hpo.data.rows import MeasuredRows
-from hpo.data.tensors import Normalization
+from hpo.data.rows import MeasuredRows, Rows
+from hpo.data.tensors import ImageTensors, Normalization
 
-__all__ = ["VectorTensors"]
+__all__ = ["Examples", "VectorTensors", "on_device"]
 
 
 class VectorTensors:
@@ -73,6 +73,24 @@ class VectorTensors:
         assert normalization.target_std is not None
         targets = targets.sub_(normalization.target_mean).div_(normalization.target_std)
         return inputs.to(dtype), targets
+
+    def batches(
+        self, index: Tensor, normalization: Normalization, dtype: torch.dtype, rows: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows of `index` in order, at most `rows` at a time, as `batch` gives them."""
+        for chunk in torch.split(index.to(self.device), rows):
+            yield self.batch(chunk, normalization, dtype)
+
+
+Examples = ImageTensors | VectorTensors
+"""A dataset's rows on a device, of whichever form."""
+
+
+def on_device(rows: Rows, device: torch.device) -> Examples:
+    """The rows as tensors there."""
+    if isinstance(rows, MeasuredRows):
+        return VectorTensors(rows, device)
+    return ImageTensors(rows, device)
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from pydantic_core import InitErrorDetails
 from hpo.definition.families import beyond_numpy
 from hpo.definition.kinds import FloatLeaf, IntLeaf
 from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
+from hpo.definition.metrics import METRICS
 from hpo.definition.networks import ModelSection, OptimizerSection, ScheduleSection
 from hpo.definition.problems import Problem, render
 from hpo.definition.ranges import FloatRange
@@ -24,8 +25,6 @@ from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
 
 __all__ = ["StudyDefinition", "problems_in"]
-
-METRICS = ("accuracy", "loss")
 
 _DEVICE = r"auto|cpu|cuda(:[0-9]{1,3})?"
 

@@ -2,10 +2,12 @@
 
     model.safetensors      the network of the first seed, named before the test set was opened
     seeds/N.safetensors    the network of every seed
-    config.json            how it is built, trained, and fed (shape, classes, normalisation)
+    config.json            how it is built, trained, and fed (shape, classes or targets,
+                           normalisation)
     definition.json        the study
     metrics.json           winner, finalists, validation and test, as `--format json` prints them
     versions.json          of everything that took part, and the device
+    prediction.html        what it predicts over the test rows, of one number from one
 
 A folder is written beside its place and moved there when it is whole. What it replaces is kept
 under the same name with a number.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -30,6 +33,7 @@ from safetensors.torch import save
 
 from hpo.definition import StudyDefinition
 from hpo.errors import FileError
+from hpo.results.prediction import PAGE, draw
 from hpo.results.retrain import Retrained
 from hpo.search.study import SURPLUS
 
@@ -133,15 +137,17 @@ def _fill(
         {
             **retrained.winner.config.to_dict(),
             "trained_epochs": retrained.winner.epochs,
-            "image_shape": list(retrained.image_shape),
-            "classes": retrained.classes,
+            **_fed(retrained),
             "normalization": {
-                "mean": normalization.mean.tolist(),
-                "std": normalization.std.tolist(),
+                name: values.tolist()
+                for name in ("mean", "std", "target_mean", "target_std")
+                if (values := getattr(normalization, name)) is not None
             },
             "seeds": retrained.seeds,
         },
     )
+    if retrained.prediction is not None:
+        (draft / PAGE).write_text(draw(definition.name, retrained.prediction, [_tested(metrics)]))
     _write_json(draft / "definition.json", json.loads(definition.to_json()))
     _write_json(draft / "metrics.json", metrics)
     _write_json(
@@ -157,6 +163,20 @@ def _fill(
     for path in draft.rglob("*"):
         if path.is_file():
             _sync(path)
+
+
+def _fed(retrained: Retrained) -> dict[str, Any]:
+    """What goes into a network, and how much comes out."""
+    if retrained.classes:
+        return {"image_shape": list(retrained.shape), "classes": retrained.classes}
+    return {"features": math.prod(retrained.shape), "targets": retrained.outputs}
+
+
+def _tested(metrics: dict[str, Any]) -> str:
+    """The mean of every metric on the test rows, in a sentence."""
+    means = {name: sum(values) / len(values) for name, values in metrics["test_metrics"].items()}
+    shown = ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
+    return f"Mean over {metrics['test']['n']} seeds on the test rows: {shown}"
 
 
 def _sum(data: object) -> str:

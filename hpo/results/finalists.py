@@ -17,11 +17,12 @@ import optuna
 
 from hpo.config import TrialConfig
 from hpo.definition import StudyDefinition
+from hpo.definition.metrics import DIRECTIONS
 from hpo.errors import TrainingError
 from hpo.search import records
 from hpo.training.fit import Ending, fit
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.history import DIRECTIONS, EpochRecord, History
+from hpo.training.history import EpochRecord, History
 from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
 from hpo.training.streams import derive_seed
@@ -153,7 +154,7 @@ class _Rescoring:
         place = self._waiting[0][0] if self._waiting else 0
         config = self._finalists[place].config
         folds = len(self._data.folds)
-        size = folds * member_bytes(config, task.shape, task.classes)
+        size = folds * member_bytes(config, task.shape, task.outputs)
         fitting = self._memory // size
         room = max(1, min(fitting, self._most))
         group = [entry for entry in self._waiting if entry[0] == place][:room]

@@ -20,16 +20,19 @@ _FRAME = 110  # pixels for the legend above and the epochs below
 
 @dataclass(frozen=True)
 class Series:
-    """A line: one value an epoch.
+    """A line, or points: mostly one value an epoch.
 
     Attributes:
         name: as the legend has it.
+        places: the epochs, or whatever else the values lie over.
         values: None, or what is not a finite number, leaves a gap.
+        mode: `lines`, `markers` or `lines+markers`.
     """
 
     name: str
-    epochs: Sequence[int]
+    places: Sequence[float]
     values: Sequence[float | None]
+    mode: str = "lines+markers"
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """Plots below each other, over the same epochs.
+    """Plots below each other, over the same epochs or whatever else.
 
     Attributes:
+        axis: what they lie over, with the unit.
         notes: a paragraph each, above the plots.
         marks: epochs with a line down all plots, and what stands at it.
     """
@@ -59,6 +63,7 @@ class Section:
     plots: Sequence[Plot]
     notes: Sequence[str] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
+    axis: str = "epoch"
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -81,16 +86,17 @@ def figure(section: Section) -> dict[str, Any]:
     data = [
         {
             "type": "scatter",
-            "mode": "lines+markers",
+            "mode": series.mode,
             "marker": {"size": 4},
             "name": series.name,
-            "x": list(series.epochs),
+            "x": list(series.places),
             "y": [_finite(value) for value in series.values],
             "yaxis": axis,
         }
         for axis, plot in zip(axes, section.plots, strict=True)
         for series in plot.series
     ]
+    reach = "tozero" if section.axis == "epoch" else "normal"
     layout: dict[str, Any] = {
         "template": {"layout": {"colorway": _COLOURS}},
         "grid": {"rows": len(axes), "columns": 1, "subplots": [[f"x{axis}"] for axis in axes]},
@@ -98,7 +104,7 @@ def figure(section: Section) -> dict[str, Any]:
         "margin": {"t": 60, "r": 20},
         "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
         "hovermode": "x",
-        "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": html.escape(section.axis)}, "rangemode": reach},
         "shapes": [_line(epoch) for epoch in section.marks],
         "annotations": [_label(epoch, text) for epoch, text in section.marks.items()],
     }

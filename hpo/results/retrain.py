@@ -11,21 +11,22 @@ import optuna
 import torch
 from torch import Tensor, nn
 
-from hpo.data import fetch, load_test
-from hpo.data.tensors import ImageTensors, Normalization
+from hpo.data import describe, fetch, load_test
+from hpo.data.tensors import Normalization
+from hpo.data.vectors import Examples, VectorTensors, on_device
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.models.alone import build_module
 from hpo.results import overfitting
 from hpo.results.finalists import Finalist, choose, score_again
+from hpo.results.prediction import Prediction
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.losses import score
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
 from hpo.training.streams import derive_seed
-from hpo.training.task import Split, prepare
+from hpo.training.task import Split, Task, prepare
 
 __all__ = ["Retrained", "retrain_best"]
 
@@ -45,8 +46,11 @@ class Retrained:
         seeds: what each network was initialised with.
         states: each network's tensors, by the names of the module of `hpo.models.alone`.
         normalization: of the rows that were trained on.
-        image_shape: `(channels, height, width)` of what goes in.
+        shape: of what goes in, `(channels, height, width)` or `(features,)`.
+        classes: how many there are; 0 where targets are predicted.
+        outputs: how many a network has.
         device: where it was trained.
+        prediction: on the test rows, where one number is predicted from one.
     """
 
     winner: Finalist
@@ -57,9 +61,11 @@ class Retrained:
     seeds: list[int]
     states: list[dict[str, Tensor]]
     normalization: Normalization
-    image_shape: tuple[int, ...]
+    shape: tuple[int, ...]
     classes: int
+    outputs: int
     device: str
+    prediction: Prediction | None
 
     def report(self, definition: StudyDefinition, name: str, artifact: str) -> dict[str, Any]:
         """What `hpo retrain-best --format json` prints."""
@@ -123,7 +129,7 @@ def retrain_best(
         for seed in range(definition.retrain.seeds)
     ]
     states = _train(winner, definition, data, seeds, stopping, heard)
-    metrics = _test(winner, definition, data, states)
+    metrics, prediction = _test(winner, definition, data, states)
     task = data.task
     return Retrained(
         winner=winner,
@@ -134,9 +140,11 @@ def retrain_best(
         seeds=seeds,
         states=states,
         normalization=task.normalization,
-        image_shape=task.shape,
-        classes=task.classes,
+        shape=task.shape,
+        classes=describe(definition.dataset.name).classes,
+        outputs=task.outputs,
         device=device_of(winner.config, task),
+        prediction=prediction,
     )
 
 
@@ -150,7 +158,7 @@ def _train(
 ) -> list[dict[str, Tensor]]:
     """Every seed on a stream of its own, all in one population as far as that gains."""
     task, config = data.task, winner.config
-    cost = member_bytes(config, task.shape, task.classes)
+    cost = member_bytes(config, task.shape, task.outputs)
     room = max(1, limits(task.examples.device).memory // cost)
     order_seed = derive_seed(definition.search.seed, _RETRAIN)
     states: list[dict[str, Tensor]] = []
@@ -202,29 +210,44 @@ def _diverged() -> TrainingError:
 
 def _test(
     winner: Finalist, definition: StudyDefinition, data: Split, states: list[dict[str, Tensor]]
-) -> dict[str, list[float]]:
-    """The one look at the test set: every metric of every network.
+) -> tuple[dict[str, list[float]], Prediction | None]:
+    """The one look at the test set: every metric of every network, and what they predict.
 
     It is opened only now, when nothing can be chosen any more.
     """
     examples, task = data.task.examples, data.task
-    test = ImageTensors(load_test(definition.dataset.name), examples.device)
-    model = build_module(winner.config.model, task.shape, task.classes)
+    test = on_device(load_test(definition.dataset.name), examples.device)
+    model = build_module(winner.config.model, task.shape, task.outputs)
     model = model.to(examples.device).eval()
-    scores = [_score(model, state, test, task.normalization) for state in states]
-    return {name: [values[name] for values in scores] for name in scores[0]}
+    found = [_score(model, state, test, task) for state in states]
+    metrics = {name: [scores[name] for scores, _ in found] for name in task.goal.metrics}
+    return metrics, _prediction(test, task.normalization, [outputs for _, outputs in found])
 
 
 def _score(
-    model: nn.Module, state: dict[str, Tensor], test: ImageTensors, normalization: Normalization
-) -> dict[str, float]:
-    """Every metric of one network on the test rows."""
+    model: nn.Module, state: dict[str, Tensor], test: Examples, task: Task
+) -> tuple[dict[str, float], Tensor]:
+    """Every metric of one network on the test rows, and its outputs `[rows, outputs]`."""
     model.load_state_dict(state, strict=False)
-    losses = right = 0.0
+    normalization, rows = task.normalization, torch.arange(len(test))
+    sums, parts = [], []
     with torch.inference_mode():
-        for features, labels in test.batches(
-            torch.arange(len(test)), normalization, torch.float32, _EVALUATION_ROWS
-        ):
-            loss, correct = score(model(features).t()[None], labels)
-            losses, right = losses + loss.item(), right + correct.item()
-    return {"accuracy": right / len(test), "loss": losses / len(test)}
+        for features, labels in test.batches(rows, normalization, torch.float32, _EVALUATION_ROWS):
+            parts.append(model(features))
+            sums.append(task.goal.sums(parts[-1].t()[None], labels[None]))
+    std = normalization.target_std
+    scores = task.goal.scores(torch.stack(sums).sum(0), None if std is None else std[None])
+    return {name: value.item() for name, value in scores.items()}, torch.cat(parts)
+
+
+def _prediction(
+    test: Examples, normalization: Normalization, outputs: list[Tensor]
+) -> Prediction | None:
+    """Of each network in the target's own units, where one number is predicted from one."""
+    if not isinstance(test, VectorTensors) or test.features > 1 or test.targets.shape[1] > 1:
+        return None
+    predicted = normalization.to_targets(torch.stack(outputs).double())
+    inputs, targets = test.inputs.double().cpu(), test.targets.double().cpu()
+    return Prediction(
+        inputs[:, 0].numpy(), targets[:, 0].numpy(), predicted[:, :, 0].cpu().numpy()
+    )

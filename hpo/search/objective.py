@@ -217,4 +217,4 @@ class SearchCrew:
 
     def _bytes(self, member: Member) -> int:
         task = self._task
-        return member.folds * member_bytes(member.config, task.shape, task.classes)
+        return member.folds * member_bytes(member.config, task.shape, task.outputs)

@@ -43,7 +43,8 @@ class TrialRecord:
         config: None until it was drawn.
         origin: `seed, worker, device, precision`, and `stream, joined`: the place in the stream.
         outcome: `epochs, best_epoch, train_seconds, total_seconds, reason`; empty while running.
-        curve: one mapping an epoch: `epoch, train_loss, loss, accuracy, seconds`.
+        curve: one mapping an epoch: `epoch, train_loss, loss, accuracy, seconds`, or instead of
+            accuracy `mse, rmse, mae, r2`.
     """
 
     number: int

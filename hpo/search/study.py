@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo import space
 from hpo.definition import StudyDefinition, valid_name
+from hpo.definition.metrics import DIRECTIONS
 from hpo.definition.problems import nearest
 from hpo.definition.schema import AshaSettings, MedianSettings, TpeSettings
 from hpo.errors import UsageError
@@ -148,7 +149,7 @@ def check_exists(storage: Storage, study_id: int, name: str) -> None:
 
 def direction(definition: StudyDefinition) -> Literal["maximize", "minimize"]:
     """Which way is better, as the metric has it."""
-    return "minimize" if definition.search.metric == "loss" else "maximize"
+    return DIRECTIONS[definition.search.metric]
 
 
 def trial_seed(seed: int, number: int) -> int:

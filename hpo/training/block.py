@@ -12,7 +12,6 @@ from hpo.config import MlpConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
 from hpo.training.dropout import DropoutMasks, LayerMasks
-from hpo.training.losses import cross_entropy, score
 from hpo.training.member import Member
 from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
@@ -42,7 +41,7 @@ class WideBlock:
 
     Attributes:
         networks: in the order in which they lie.
-        losses: `[networks]`, those of the batches of this epoch so far, summed, in nats.
+        losses: `[networks]`, those of the batches of this epoch so far, summed.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class WideBlock:
         self._model = WideMlp(
             [_perceptron(network) for network in self.networks],
             task.examples.features,
-            task.classes,
+            task.outputs,
             batch=batch,
             device=task.examples.device,
             streams=self.streams,
@@ -104,31 +103,30 @@ class WideBlock:
 
         Args:
             features: of each stream, `[batch, inputs]`.
-            labels: of each stream, `[batch]`.
+            labels: of each stream, `[batch]`, or targets `[batch, targets]`.
         """
-        if len(labels) == 1:
-            own = labels[0][None]
-        else:
-            own = torch.stack([labels[stream] for stream in self.streams])
-        logits = self._model.forward(features, self._fill_mask)
-        losses, gradient = cross_entropy(logits, own, self._smoothing)
+        outputs = self._model.forward(features, self._fill_mask)
+        losses, gradient = self._task.goal.loss(outputs, self._own(labels), self._smoothing)
         self.losses += losses
         self._model.backward(gradient)
         for network in self.networks:
             network.optimizer.step(self._rate(network))
         self._model.parameters_changed()
 
-    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """As `losses.score`, for some rows, as they are.
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """As `Goal.sums` of the task's goal, for some rows, as they are.
 
         Args:
             features: of each stream, `[rows, inputs]`; or of one for all.
-            labels: of each stream, `[rows]`; or of one for all.
+            labels: of each stream, `[rows]`, or targets `[rows, targets]`; or of one for all.
         """
+        return self._task.goal.sums(self._model.predict(features), self._own(labels))
+
+    def _own(self, labels: Sequence[Tensor]) -> Tensor:
+        """The labels or targets of each network, or of one stream for all."""
         if len(labels) == 1:
-            return score(self._model.predict(features), labels[0][None])
-        own = torch.stack([labels[stream] for stream in self.streams])
-        return score(self._model.predict(features), own)
+            return labels[0][None]
+        return torch.stack([labels[stream] for stream in self.streams])
 
     def _fill_mask(self, depth: int) -> None:
         self._masks[depth].fill()

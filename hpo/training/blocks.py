@@ -20,7 +20,6 @@ from hpo.training.block import cost as cost_of_mlp
 from hpo.training.devices import device_name
 from hpo.training.dropout import DropoutMasks
 from hpo.training.lone import LoneNetwork, NumpyNetwork, TorchNetwork, load
-from hpo.training.losses import score
 from hpo.training.member import Member
 from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
@@ -38,7 +37,7 @@ class Block(Protocol):
 
     Attributes:
         networks: in the order in which they lie.
-        losses: `[networks]`, those of the batches of this epoch so far, summed, in nats.
+        losses: `[networks]`, those of the batches of this epoch so far, summed.
     """
 
     networks: list[Network]
@@ -49,15 +48,15 @@ class Block(Protocol):
 
         Args:
             features: of each stream, `[batch, inputs]`.
-            labels: of each stream, `[batch]`.
+            labels: of each stream, `[batch]`, or targets `[batch, targets]`.
         """
 
-    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """As `losses.score`, for some rows, as they are.
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """As `Goal.sums` of the task's goal, for some rows, as they are.
 
         Args:
             features: of each stream, `[rows, inputs]`; or of one for all.
-            labels: of each stream, `[rows]`; or of one for all.
+            labels: of each stream, `[rows]`, or targets `[rows, targets]`; or of one for all.
         """
 
     def state(self, network: Network) -> dict[str, Tensor]:
@@ -109,6 +108,7 @@ class LoneBlock:
     ) -> None:
         members = sorted(members, key=lambda member: member.key)
         self.networks = [network for member in members for network in member.networks]
+        self._goal = task.goal
         self._batches = batches
         self._trained: dict[Network, LoneNetwork] = {}
         for network in self.networks:
@@ -137,14 +137,15 @@ class LoneBlock:
             )
             network.trouble = trained.trouble
 
-    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """As `Block.score`."""
         streams = [network.stream if len(labels) > 1 else 0 for network in self.networks]
         logits = [
             trained.logits(features[stream]).t()
             for stream, trained in zip(streams, self._trained.values(), strict=True)
         ]
-        return score(torch.stack(logits), torch.stack([labels[stream] for stream in streams]))
+        own = torch.stack([labels[stream] for stream in streams])
+        return self._goal.sums(torch.stack(logits), own)
 
     def state(self, network: Network) -> dict[str, Tensor]:
         """As `Block.state`."""
@@ -177,11 +178,9 @@ class _Several:
         for block in self._blocks:
             block.step(features, labels)
 
-    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """As `Block.score`."""
-        scores = [block.score(features, labels) for block in self._blocks]
-        losses, right = zip(*scores, strict=True)
-        return torch.cat(losses), torch.cat(right)
+        return torch.cat([block.score(features, labels) for block in self._blocks])
 
     def state(self, network: Network) -> dict[str, Tensor]:
         """As `Block.state`."""

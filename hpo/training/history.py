@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-__all__ = ["DIRECTIONS", "EpochRecord", "History"]
+from hpo.definition.metrics import DIRECTIONS
 
-DIRECTIONS = {"accuracy": "maximize", "loss": "minimize"}
-"""The metrics of a validation pass, and which way is better."""
+__all__ = ["EpochRecord", "History"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +19,10 @@ class EpochRecord:
 
     Attributes:
         epoch: 1 for the member's first.
-        train_loss: mean over the epoch's batches, in nats, with the member's label smoothing.
-        loss: mean cross-entropy over the validation rows, in nats.
-        accuracy: share of the validation rows classified rightly.
+        train_loss: mean over the epoch's batches, with the member's label smoothing.
+        loss: mean over the validation rows: cross-entropy in nats, or the squared error of
+            standardised targets.
+        scores: the goal's other metrics on the validation rows, by name.
         seconds: the member's share of the time that its population trained.
         folds: with folds, of which the numbers above are the means: the study's metric of each.
     """
@@ -30,7 +30,7 @@ class EpochRecord:
     epoch: int
     train_loss: float
     loss: float
-    accuracy: float
+    scores: Mapping[str, float]
     seconds: float
     folds: tuple[float, ...] = ()
 
@@ -39,40 +39,45 @@ class EpochRecord:
         cls,
         epoch: int,
         train_loss: float,
+        scores: Mapping[str, Sequence[float]],
         *,
-        losses: Sequence[float],
-        accuracies: Sequence[float],
         seconds: float,
         metric: str,
     ) -> EpochRecord:
-        """An epoch out of the scores of each fold; one fold alone is none."""
-        folds = accuracies if metric == "accuracy" else losses
-        return cls(
-            epoch,
-            train_loss,
-            loss=fmean(losses),
-            accuracy=fmean(accuracies),
-            seconds=seconds,
-            folds=tuple(folds) if len(folds) > 1 else (),
-        )
+        """An epoch out of every metric of each fold; one fold alone is none."""
+        means = {name: fmean(values) for name, values in scores.items()}
+        loss, folds = means.pop("loss"), scores[metric]
+        own = tuple(folds) if len(folds) > 1 else ()
+        return cls(epoch, train_loss, loss, means, seconds, own)
 
     @property
     def diverged(self) -> bool:
         """Whether a loss is no longer a finite number."""
         return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
 
+    def value(self, metric: str) -> float:
+        """One of the metrics."""
+        return self.loss if metric == "loss" else self.scores[metric]
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready data; `from_dict` gives it back."""
-        data = {name: getattr(self, name) for name in _NUMBERS}
+        """As JSON-ready data, the scores beside the rest; `from_dict` gives it back."""
+        data = {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            "loss": self.loss,
+            **self.scores,
+            "seconds": self.seconds,
+        }
         return {**data, "folds": list(self.folds)} if self.folds else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
         """Read what `to_dict` wrote."""
-        return cls(**{**data, "folds": tuple(data.get("folds", ()))})
-
-
-_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name != "folds")
+        rest = dict(data)
+        known = [rest.pop(name) for name in ("epoch", "train_loss", "loss", "seconds")]
+        folds = tuple(rest.pop("folds", ()))
+        epoch, train_loss, loss, seconds = known
+        return cls(epoch, train_loss, loss, rest, seconds, folds)
 
 
 @dataclass
@@ -80,7 +85,7 @@ class History:
     """A member's epochs, first to last, judged by one metric.
 
     Args:
-        metric: `accuracy` or `loss`.
+        metric: one of those of the members' goal.
     """
 
     metric: str
@@ -103,7 +108,7 @@ class History:
 
     def value(self, record: EpochRecord) -> float:
         """The metric in that epoch."""
-        return record.accuracy if self.metric == "accuracy" else record.loss
+        return record.value(self.metric)
 
     def judged_by(self, metric: str | None) -> History:
         """The same epochs, judged by another metric; this history if there is no other."""

@@ -76,7 +76,7 @@ class TorchNetwork:
         self.trouble = ""
         self._task = task
         device = task.examples.device
-        module = Cnn(config, task.shape, task.classes).to(device, task.dtype)
+        module = Cnn(config, task.shape, task.outputs).to(device, task.dtype)
         self._module = module.to(memory_format=torch.channels_last)
         self._masks: LayerMasks | None = None
         if config.dropout:
@@ -167,7 +167,7 @@ class NumpyNetwork:
         self._shape = task.shape
         self._batch = min(batch, SCORED_ROWS)
         dtype = torch.empty(0, dtype=task.dtype).numpy().dtype
-        self._network = build_network(config, task.shape, task.classes, dtype=dtype)
+        self._network = build_network(config, task.shape, task.outputs, dtype=dtype)
         self._optimizer: Optimizer | None = None
         self._rule: NumpyOptimizer | None = None
 

@@ -1,4 +1,4 @@
-"""The loss of all members at once, with its derivative."""
+"""The losses of all members at once, with their derivatives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["NO_ROW", "cross_entropy", "score"]
+__all__ = ["NO_ROW", "cross_entropy", "score", "squared_error"]
 
 NO_ROW = -1
 """The label of what fills a batch up; it adds nothing to a score."""
@@ -54,3 +54,18 @@ def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )
     right = (logits.argmax(1) == expected) & logits.isfinite().all(1)
     return losses, right.sum(1)
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error of every member over rows and targets, and the gradient.
+
+    Args:
+        outputs: `[members, targets, batch]`.
+        targets: of this shape, or `[1, targets, batch]` where all see the same rows.
+
+    Returns:
+        The losses `[members]`, and their derivative by the outputs, of their shape.
+    """
+    errors = outputs - targets
+    count = errors[0].numel()
+    return errors.square().sum((1, 2)).div_(count), errors.mul_(2 / count)

@@ -24,7 +24,7 @@ class Network:
         stream: which of its population's streams it reads.
 
     Attributes:
-        loss: of the batches of an unfinished epoch, summed, in nats.
+        loss: of the batches of an unfinished epoch, summed.
         trouble: why its loss is not finite any more, where that can be told.
         snapshot: what it goes on from, until it has joined a population.
     """

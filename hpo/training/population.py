@@ -16,11 +16,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from hpo.data.tensors import Normalization
 from hpo.models.tensors import first_tensors, sizes_for
 from hpo.training.blocks import Block, cost, lay_out
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
-from hpo.training.losses import NO_ROW
 from hpo.training.member import Member
 from hpo.training.network import Network
 from hpo.training.snapshot import NetworkSnapshot, Snapshot
@@ -35,7 +35,7 @@ EVALUATION_ROWS = 2048
 _INITIALIZATION, _DROPOUT = 1, 2
 _NOWHERE = torch.empty(0, dtype=torch.int64)
 _Batch = tuple[list[Tensor], list[Tensor]]
-"""Features `[batch, inputs]` and labels `[batch]`, of each stream."""
+"""Features `[batch, inputs]`, and labels `[batch]` or targets, of each stream."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
@@ -132,7 +132,7 @@ class Population:
 
     def shares(self) -> list[float]:
         """Each member's part of the work; they add up to one."""
-        shape, outputs = self.task.shape, self.task.classes
+        shape, outputs = self.task.shape, self.task.outputs
         costs = [cost(m.config, shape, outputs) * m.folds for m in self.members]
         return [cost / sum(costs) for cost in costs]
 
@@ -143,7 +143,7 @@ class Population:
             stopping: asked before every batch.
 
         Returns:
-            `[members]`, each one's mean training loss in nats; of its folds, where it has some.
+            `[members]`, each one's mean training loss; of its folds, where it has some.
 
         Raises:
             Stopped: `stopping` said so; called again, it goes on there.
@@ -167,31 +167,22 @@ class Population:
             return losses
         return torch.stack([own.mean() for own in torch.split(losses, folds)])
 
-    def evaluate(self, rows: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def evaluate(self, rows: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
         """Score every network on some rows, as they are: no augmentation, no dropout.
 
         Args:
             rows: int64 `[n]`, by their index in the task's examples; or such rows of each fold.
 
         Returns:
-            `[networks]` each, in the order of `members`, fold by fold: mean cross-entropy in nats,
-            and accuracy in [0, 1].
+            Every metric of the task's goal, `[networks]` each, in the order of `members`, fold by
+            fold.
         """
         assert self._block is not None
         rows = [rows] if isinstance(rows, Tensor) else rows
-        networks, device = self._block.networks, self.task.examples.device
-        losses = torch.zeros(len(networks), device=device, dtype=torch.float64)
-        right = torch.zeros_like(losses)
-        for features, labels in self._scored(rows):
-            loss, correct = self._block.score(features, labels)
-            losses += loss
-            right += correct
-        counts: int | Tensor = len(rows[0])
-        if len(rows) > 1:
-            own = [len(rows[network.stream % len(rows)]) for network in networks]
-            counts = torch.tensor(own, device=device)
-        scores = (losses / counts).index_select(0, self._places)
-        return scores, (right / counts).index_select(0, self._places)
+        parts = [self._block.score(features, labels) for features, labels in self._scored(rows)]
+        sums = torch.stack(parts).sum(0)
+        scores = self.task.goal.scores(sums, self._scale(len(rows)))
+        return {name: values.index_select(0, self._places) for name, values in scores.items()}
 
     def run_epoch(
         self,
@@ -218,13 +209,13 @@ class Population:
             for member, share in zip(self.members, self.shares(), strict=True):
                 member.seconds += seconds * share
         self._between_batches = False  # until the epoch is in the histories
-        losses, accuracies = (iter(scores.tolist()) for scores in self.evaluate(validation))
+        evaluated = self.evaluate(validation)
+        scores = {name: iter(values.tolist()) for name, values in evaluated.items()}
         records = []
         for member, train_loss in zip(self.members, train_losses, strict=True):
             record = EpochRecord.of(
                 *(len(member.history.records) + 1, train_loss),
-                losses=list(islice(losses, member.folds)),
-                accuracies=list(islice(accuracies, member.folds)),
+                {name: list(islice(values, member.folds)) for name, values in scores.items()},
                 seconds=member.seconds,
                 metric=member.metric,
             )
@@ -252,9 +243,7 @@ class Population:
         Where folds differ in size, the smaller ones are filled up with rows that do not count.
         """
         task, most = self.task, max(len(own) for own in rows)
-        normalizations = [stream.normalization or task.normalization for stream in self.streams]
-        if len(rows) == 1:
-            normalizations = normalizations[:1]
+        normalizations = self._normalizations(len(rows))
         for start in range(0, most, EVALUATION_ROWS):
             drawn = []
             for stream, normalization in enumerate(normalizations):
@@ -263,9 +252,24 @@ class Population:
                 index = torch.cat([own, own.new_zeros(missing)]) if missing else own
                 features, labels = task.examples.batch(index, normalization, task.precision)
                 if missing:
-                    labels[len(own) :] = NO_ROW
+                    labels[len(own) :] = task.goal.filler
                 drawn.append((features, labels))
             yield [features for features, _ in drawn], [labels for _, labels in drawn]
+
+    def _normalizations(self, parts: int) -> list[Normalization]:
+        """Of the rows to score: of one stream for all where there is one part, or of each."""
+        found = [stream.normalization or self.task.normalization for stream in self.streams]
+        return found[:1] if parts == 1 else found
+
+    def _scale(self, parts: int) -> Tensor | None:
+        """What one stands for in the targets of each network, `[networks, targets]`."""
+        assert self._block is not None
+        scales = [one.target_std for one in self._normalizations(parts)]
+        known = [scale for scale in scales if scale is not None]
+        if not known:
+            return None
+        streams = [network.stream if parts > 1 else 0 for network in self._block.networks]
+        return torch.stack([known[stream] for stream in streams])
 
     def _batches(self) -> Iterator[_Batch]:
         """The epoch's batches: features and labels of each stream."""
@@ -314,7 +318,7 @@ class Population:
     def _stream_of(self, snapshot: Snapshot) -> int:
         """Which of the streams a snapshot's member reads; the snapshot must be of this place."""
         task, place = self.task, (snapshot.epoch, snapshot.batch)
-        sizes = sizes_for(snapshot.config.model, task.shape, task.classes)
+        sizes = sizes_for(snapshot.config.model, task.shape, task.outputs)
         assert place == (self.epoch, self.batch), f"taken at {place}"
         for network in snapshot.networks:
             assert network.shape == (sizes, task.dtype), f"taken of {network.shape}"
@@ -324,7 +328,7 @@ class Population:
         if network.snapshot is not None:
             return network.snapshot.model_state()
         seed = derive_seed(network.seed, _INITIALIZATION)
-        return first_tensors(network.config.model, self.task.shape, self.task.classes, seed)
+        return first_tensors(network.config.model, self.task.shape, self.task.outputs, seed)
 
     def _new_masks(self, network: Network) -> DropoutMasks:
         generator = torch.Generator(self.task.examples.device)

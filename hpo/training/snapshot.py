@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hpo.config import MlpConfig, ModelConfig, OptimizerConfig, TrialConfig
+from hpo.definition.metrics import CLASSIFICATION, DIRECTIONS, REGRESSION
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.tensors import sizes_of, tensor_shapes
-from hpo.training.history import DIRECTIONS, EpochRecord
+from hpo.training.history import EpochRecord
 from hpo.training.optimizers import OPTIMIZERS, Optimizer, build_optimizer
 
 __all__ = ["NetworkSnapshot", "Snapshot"]
@@ -202,7 +203,10 @@ class Snapshot:
 
     def _has_facts(self) -> bool:
         facts, config = self.facts, self.config
+        metrics = _metrics(facts)
         example = _example(config.model)
+        scores = {name: 0.0 for name in metrics if name != "loss"}
+        example["history"] = [EpochRecord(1, 0.0, 0.0, scores, 0.0).to_dict()]
         example["networks"][0]["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
         if len(facts["networks"]) > 1:
             example["history"][0]["folds"] = [0.0]
@@ -217,14 +221,21 @@ class Snapshot:
         return (
             config.to_dict() == facts["config"]
             and config.model.activation in ACTIVATIONS
-            and facts["metric"] in DIRECTIONS
-            and config.stopping_metric in (None, *DIRECTIONS)
+            and facts["metric"] in metrics
+            and config.stopping_metric in (None, *metrics)
             and min(counts) >= 0
             and _has_size(config.model)
             and len(facts["networks"]) >= 1
             and epochs == list(range(1, len(epochs) + 1))
             and len(epochs) <= self.epochs_done
         )
+
+
+def _metrics(facts: Mapping[str, Any]) -> Collection[str]:
+    """Those that its epochs were scored by; all that there are, before the first."""
+    for record in facts["history"][:1]:
+        return REGRESSION if "mse" in record else CLASSIFICATION
+    return DIRECTIONS
 
 
 def _has_size(config: ModelConfig) -> bool:
@@ -252,7 +263,7 @@ def _example(like: ModelConfig) -> dict[str, Any]:
         "epoch": 0,
         "batch": 0,
         "seconds": 0.0,
-        "history": [EpochRecord(1, 0.0, 0.0, 0.0, 0.0).to_dict()],
+        "history": [],
         "networks": [{"loss": 0.0, "optimizer": {"steps": 0, "scalars": {}}}],
     }
 

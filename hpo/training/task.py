@@ -15,15 +15,17 @@ from hpo.config import NumpyCnnConfig
 from hpo.data import describe, load_train, split
 from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
-from hpo.data.tensors import ImageTensors, Normalization
+from hpo.data.tensors import Normalization
+from hpo.data.vectors import Examples, on_device
 from hpo.definition import StudyDefinition, largest
 from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import MlpSection
 from hpo.definition.problems import render
 from hpo.errors import DefinitionError, UsageError
-from hpo.models.stages import image_shape, largest_stages
+from hpo.models.stages import largest_stages
 from hpo.models.suitability import unsuitable
 from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
+from hpo.training.goals import CLASSES, TARGETS, Goal
 from hpo.training.streams import Stream
 
 __all__ = ["Fold", "Split", "Task", "check", "prepare"]
@@ -37,24 +39,26 @@ class Task:
 
     Attributes:
         examples: the training part of a dataset, on the device.
-        classes: how many outputs a network has.
+        outputs: how many a network has.
         normalization: from the rows that are trained on.
         augmentations: of training batches only.
         precision: the dtype of the operands of matrix products.
         dtype: of everything else; float64 serves the tests.
+        goal: what networks are trained for.
     """
 
-    examples: ImageTensors
-    classes: int
+    examples: Examples
+    outputs: int
     normalization: Normalization
     augmentations: Sequence[Augmentation] = ()
     precision: torch.dtype = torch.float32
     dtype: torch.dtype = torch.float32
+    goal: Goal = CLASSES
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of an image, `(channels, height, width)`."""
-        return image_shape(self.examples.images.shape[1:])
+    def shape(self) -> tuple[int, ...]:
+        """Of a row: `(channels, height, width)` of an image, or `(features,)`."""
+        return self.examples.shape
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,8 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     _check_dataset(definition)
     device = _device(definition)
     dataset = definition.dataset
+    about = describe(dataset.name)
     rows = load_train(dataset.name)
-    shape = image_shape(rows.images.shape[1:])
     parts = [
         (torch.from_numpy(training), torch.from_numpy(validation))
         for training, validation in _divide(definition, len(rows))
@@ -131,19 +135,20 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     _check_batch_size(definition, min(len(training) for training, _ in parts))
     if with_validation_rows:
         parts = [(torch.cat(parts[0]), parts[0][1])]
-    examples = ImageTensors(rows, device)
-    use_threads(_work(definition, shape))
+    examples = on_device(rows, device)
+    use_threads(_work(definition, examples.shape))
     if definition.model.numpy_cnn is not None:
         use_threads_in_numpy()
     folds = tuple(Fold(*part, examples.normalization(part[0])) for part in parts)
     task = Task(
         examples=examples,
-        classes=describe(dataset.name).classes,
+        outputs=about.outputs,
         normalization=folds[0].normalization,
         augmentations=build_augmentations(
             [(step.name, step.settings.model_dump()) for step in dataset.augment]
         ),
         precision=_precision(definition, device),
+        goal=TARGETS if about.targets else CLASSES,
     )
     return Split(task, folds)
 
@@ -181,16 +186,18 @@ def _precision(definition: StudyDefinition, device: torch.device) -> torch.dtype
     """That of the batches too, which networks in NumPy read in float32.
 
     On a CPU with matrix units a step of a convolutional network in bfloat16 took 0.9 to 1.5 times
-    as long as one in float32, so `auto` looks at products where there are perceptrons.
+    as long as one in float32, so `auto` looks at products where there are perceptrons. A number
+    to predict from would lose all but three digits, so there it is float32.
     """
     model, name = definition.model, definition.training.precision
     alone = model.mlp is None and device.type == "cpu" and name == "auto"
-    if model.numpy_cnn is not None or alone:
+    measured = describe(definition.dataset.name).targets > 0 and name == "auto"
+    if model.numpy_cnn is not None or alone or measured:
         return torch.float32
     return pick_precision(name, device)
 
 
-def _work(definition: StudyDefinition, shape: tuple[int, int, int]) -> int:
+def _work(definition: StudyDefinition, shape: Sequence[int]) -> int:
     """Multiplications in the largest product of a step, of any network that the study can draw.
 
     Of a perceptron that of the first layer is looked at.
