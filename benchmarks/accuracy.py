@@ -76,7 +76,7 @@ def _measure(
     first_weights = [population.state(member) for member in members]
     for _ in range(options.epochs):
         population.train_epoch()
-    _, reached = population.evaluate(validation)
+    reached = population.evaluate(validation)["accuracy"]
     by_member = dict(zip(population.members, reached.tolist(), strict=True))
     plain = []
     for seed, weights in enumerate(first_weights):
@@ -93,7 +93,7 @@ def _plain(
     epochs: int,
 ) -> float:
     examples = task.examples
-    model = build_module(CONFIG.model, task.shape, task.classes).to(examples.device)
+    model = build_module(CONFIG.model, task.shape, task.outputs).to(examples.device)
     model.load_state_dict(weights, strict=False)  # a member does not count its batches
     adam = torch.optim.Adam(model.parameters(), lr=CONFIG.optimizer.lr)
     for epoch in range(epochs):

@@ -201,7 +201,7 @@ def _hpo(storage: Storage, definition: StudyDefinition) -> Contestant:
         [(population, [member])] = crew.admit([])
         values = histories.curve_of(member.config)
         for epoch, value in enumerate(values, start=1):
-            record = EpochRecord(epoch, 0.5, 0.5, value, 1.0)
+            record = EpochRecord(epoch, 0.5, 0.5, {"accuracy": value}, 1.0)
             member.history.add(record)
             crew.report(member, record)
             crew.prunes(member)

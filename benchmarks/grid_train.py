@@ -74,7 +74,7 @@ def train_group(
     for fold, (_, held_out) in enumerate(folds):
         # All members are scored, and those of a fold are wanted; who was scored leaves, so that
         # three folds cost six parts of nine.
-        _, accuracies = population.evaluate(held_out)
+        accuracies = population.evaluate(held_out)["accuracy"]
         for member, accuracy in zip(population.members, accuracies.tolist(), strict=True):
             if member.stream == fold:
                 found[cell_of[member]].append(accuracy)

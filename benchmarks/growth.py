@@ -187,12 +187,12 @@ def _config(width: int, batch: int) -> TrialConfig:
 
 
 def _fits(task: Task, members: int, config: TrialConfig) -> bool:
-    each = member_bytes(config, task.shape, task.classes)
+    each = member_bytes(config, task.shape, task.outputs)
     return members * each <= limits(task.examples.device, members).memory
 
 
 def _point(task: Task, members: int, width: int, batch: int, rounds: tuple[float, ...]) -> Point:
-    features, classes = task.examples.features, task.classes
+    features, classes = task.examples.features, task.outputs
     return Point(
         members=members,
         width=width,

@@ -83,7 +83,7 @@ def test_accuracies(definition: StudyDefinition, trial: PastTrial, seeds: int) -
     for _ in range(trial.epochs):
         population.train_epoch()
     test_rows = torch.arange(len(data.training), len(both))
-    _, accuracies = population.evaluate(test_rows)
+    accuracies = population.evaluate(test_rows)["accuracy"]
     return [float(one) for one in accuracies]
 
 

@@ -155,9 +155,9 @@ def _train(trial: optuna.Trial, config: TrialConfig, data: Split, seed: int) -> 
     task = data.task
     torch.manual_seed(derive_seed(seed, trial.number))
     assert isinstance(config.model, MlpConfig)
-    model = Mlp(config.model, task.examples.features, task.classes)
+    model = Mlp(config.model, task.examples.features, task.outputs)
     state = initial_state(
-        config.model, task.examples.features, task.classes, torch.default_generator
+        config.model, task.examples.features, task.outputs, torch.default_generator
     )
     model.load_state_dict(state, strict=False)
     optimizer = _optimizer(config.optimizer, model)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from hpo.data.dataset import Dataset, DatasetStatus, Part
 from hpo.data.digits import Digits
@@ -15,7 +15,7 @@ from hpo.data.folder import data_folder
 from hpo.data.formulas import FREEFALL, LINEAR, SINE
 from hpo.data.info import DatasetInfo
 from hpo.data.mnist import FASHION_MNIST, MNIST
-from hpo.data.rows import Rows, check_rows
+from hpo.data.rows import LabelledRows, MeasuredRows, Rows, check_rows, kind_of
 from hpo.data.stl10 import STL10
 from hpo.errors import DataError, HpoError, UsageError
 
@@ -35,6 +35,7 @@ _PARTS: tuple[Part, Part] = ("train", "test")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_R = TypeVar("_R", LabelledRows, MeasuredRows)
 
 
 def names() -> list[str]:
@@ -87,31 +88,51 @@ def fetch(name: str) -> Path:
     return folder
 
 
-def load_train(name: str, *, fetch: bool = True) -> Rows:
+@overload
+def load_train(name: str, *, fetch: bool = True) -> LabelledRows: ...
+
+
+@overload
+def load_train(name: str, kind: type[_R], *, fetch: bool = True) -> _R: ...
+
+
+def load_train(name: str, kind: type[Any] = LabelledRows, *, fetch: bool = True) -> Rows:
     """Return the training rows. No file with test rows is opened.
 
     Args:
         name: of the dataset.
+        kind: `LabelledRows`, or `MeasuredRows` of a dataset with targets.
         fetch: bring missing files into the data folder first; otherwise they are an error.
 
     Returns:
         Rows that fit their description; mapped, not copied, where they come from files.
 
     Raises:
-        UsageError: there is no such dataset.
+        UsageError: there is no such dataset, or it has rows of the other kind.
         DataError: a file is missing, damaged or foreign, or no source has it.
         FileError: the disk refuses.
     """
-    return _load(name, "train", fetch_missing=fetch)
+    return _load(name, kind, "train", fetch_missing=fetch)
 
 
-def load_test(name: str, *, fetch: bool = True) -> Rows:
+@overload
+def load_test(name: str, *, fetch: bool = True) -> LabelledRows: ...
+
+
+@overload
+def load_test(name: str, kind: type[_R], *, fetch: bool = True) -> _R: ...
+
+
+def load_test(name: str, kind: type[Any] = LabelledRows, *, fetch: bool = True) -> Rows:
     """Return the test rows. This is the one door to them; see `load_train` for the rest."""
-    return _load(name, "test", fetch_missing=fetch)
+    return _load(name, kind, "test", fetch_missing=fetch)
 
 
-def _load(name: str, part: Part, *, fetch_missing: bool) -> Rows:
+def _load(name: str, kind: type[Rows], part: Part, *, fetch_missing: bool) -> Rows:
     dataset, folder = _find(name), _folder(name)
+    own = kind_of(dataset.info)
+    if own is not kind:
+        raise UsageError(f"{name} has {own.__name__}, not {kind.__name__}")
     if fetch_missing and _guarded(name, dataset.missing, folder, part):
         _guarded(name, dataset.fetch, folder)
     return _load_part(name, dataset, part)

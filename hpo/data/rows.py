@@ -48,6 +48,11 @@ class MeasuredRows:
 Rows = LabelledRows | MeasuredRows
 
 
+def kind_of(info: DatasetInfo) -> type[Rows]:
+    """The form of a dataset's rows."""
+    return MeasuredRows if info.targets else LabelledRows
+
+
 def check_rows(rows: Rows, n: int, info: DatasetInfo, what: str) -> None:
     """Hold rows to their description, so that no later room has to.
 
@@ -60,7 +65,7 @@ def check_rows(rows: Rows, n: int, info: DatasetInfo, what: str) -> None:
     Raises:
         DataError: naming the first thing that differs.
     """
-    kind = MeasuredRows if info.targets else LabelledRows
+    kind = kind_of(info)
     if not isinstance(rows, kind):
         raise DataError(
             f"{what}: a dataset must return {kind.__name__}, not {type(rows).__name__}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.data import describe, fetch, load_test
+from hpo.data.rows import kind_of
 from hpo.data.tensors import Normalization
 from hpo.data.vectors import Examples, VectorTensors, on_device
 from hpo.definition import StudyDefinition
@@ -216,7 +217,8 @@ def _test(
     It is opened only now, when nothing can be chosen any more.
     """
     examples, task = data.task.examples, data.task
-    test = on_device(load_test(definition.dataset.name), examples.device)
+    name = definition.dataset.name
+    test = on_device(load_test(name, kind_of(describe(name))), examples.device)
     model = build_module(winner.config.model, task.shape, task.outputs)
     model = model.to(examples.device).eval()
     found = [_score(model, state, test, task) for state in states]

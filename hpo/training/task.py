@@ -15,6 +15,7 @@ from hpo.config import NumpyCnnConfig
 from hpo.data import describe, load_train, split
 from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
+from hpo.data.rows import kind_of
 from hpo.data.tensors import Normalization
 from hpo.data.vectors import Examples, on_device
 from hpo.definition import StudyDefinition, largest
@@ -127,7 +128,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     device = _device(definition)
     dataset = definition.dataset
     about = describe(dataset.name)
-    rows = load_train(dataset.name)
+    rows = load_train(dataset.name, kind_of(about))
     parts = [
         (torch.from_numpy(training), torch.from_numpy(validation))
         for training, validation in _divide(definition, len(rows))

@@ -35,7 +35,7 @@ def test_an_unknown_name_gets_the_list_and_the_nearest(name: str, suggestion: st
     for ask in (hpo.data.describe, hpo.data.fetch, hpo.data.status, hpo.data.load_train):
         with pytest.raises(UsageError) as caught:
             ask(name)
-        assert "digits, fashion_mnist, mnist" in str(caught.value)
+        assert "digits, fashion_mnist, freefall" in str(caught.value)
         assert str(caught.value).endswith(f"did you mean {suggestion}?")
 
 

@@ -53,7 +53,7 @@ def build_bench(dtype: torch.dtype) -> Bench:
     examples = ImageTensors(rows, torch.device("cpu"))
     task = Task(
         examples=examples,
-        classes=10,
+        outputs=10,
         normalization=examples.normalization(torch.arange(300)),
         precision=dtype,
         dtype=dtype,

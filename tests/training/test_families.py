@@ -133,7 +133,7 @@ def test_a_cnn_trains_as_a_plain_module(
     assert [r.train_loss for r in member.history.records] == pytest.approx(losses, rel=1e-9)
     loss, accuracy = scores(bench, module)
     assert member.history.records[-1].loss == pytest.approx(loss, rel=1e-9)
-    assert member.history.records[-1].accuracy == pytest.approx(accuracy)
+    assert member.history.records[-1].scores["accuracy"] == pytest.approx(accuracy)
     state, expected = population.state(member), module.state_dict()
     for tensor in state:
         assert torch.allclose(state[tensor], expected[tensor], rtol=1e-8, atol=1e-10), tensor
@@ -189,7 +189,8 @@ def test_neighbours_of_other_families_change_rounding_and_no_more(bench: Bench) 
             member.history.records, alone.members[0].history.records, strict=True
         ):
             assert mine.train_loss == pytest.approx(other.train_loss, rel=1e-9)
-            assert (mine.loss, mine.accuracy) == pytest.approx((other.loss, other.accuracy))
+            assert mine.loss == pytest.approx(other.loss)
+            assert mine.scores == pytest.approx(other.scores)
 
 
 def after(batches: int) -> Callable[[], bool]:

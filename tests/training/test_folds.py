@@ -71,9 +71,9 @@ def test_each_fold_is_that_network_alone_on_its_rows(split: Split) -> None:
         for epoch, record in enumerate(member.history.records):
             own = [history.records[epoch] for history in alone]
             for name in ("train_loss", "loss", "accuracy"):
-                expected = fmean(getattr(one, name) for one in own)
-                assert getattr(record, name) == pytest.approx(expected, rel=1e-9)
-            assert record.folds == pytest.approx([getattr(one, member.metric) for one in own])
+                expected = fmean(one.to_dict()[name] for one in own)
+                assert record.to_dict()[name] == pytest.approx(expected, rel=1e-9)
+            assert record.folds == pytest.approx([one.value(member.metric) for one in own])
 
 
 def test_folds_differ_in_rows_and_in_seeds(split: Split) -> None:

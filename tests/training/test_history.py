@@ -19,7 +19,7 @@ def history(metric: str, values: list[float]) -> History:
 
 def add(to: History, epoch: int, value: float, train_loss: float = 1.0) -> None:
     loss, accuracy = (value, 0.5) if to.metric == "loss" else (0.5, value)
-    to.add(EpochRecord(epoch, train_loss, loss, accuracy, seconds=0.25))
+    to.add(EpochRecord(epoch, train_loss, loss, {"accuracy": accuracy}, seconds=0.25))
 
 
 @pytest.mark.parametrize(
@@ -57,32 +57,32 @@ def test_patience_counts_epochs_since_the_best() -> None:
 def test_patience_may_wait_for_another_metric_than_the_value_is_of() -> None:
     made = History("accuracy")
     for epoch, (loss, accuracy) in enumerate([(0.9, 0.5), (0.6, 0.7), (0.7, 0.6), (0.8, 0.9)], 1):
-        made.add(EpochRecord(epoch, 1.0, loss, accuracy, seconds=0.25))
+        made.add(EpochRecord(epoch, 1.0, loss, {"accuracy": accuracy}, seconds=0.25))
     assert not made.stalled(1)
     assert not made.stalled(1, "accuracy")
     assert made.stalled(2, "loss")
     assert not made.stalled(3, "loss")
     assert made.best is not None
     assert (made.best.epoch, made.value(made.best)) == (4, 0.9)
-    made.add(EpochRecord(5, 1.0, math.nan, 0.1, seconds=0.25))
+    made.add(EpochRecord(5, 1.0, math.nan, {"accuracy": 0.1}, seconds=0.25))
     assert made.stalled(3, "loss")
     assert not History("accuracy").stalled(1, "loss")
 
 
 @pytest.mark.parametrize("sick", [math.nan, math.inf])
 def test_a_diverged_epoch_is_never_the_best(sick: float) -> None:
-    of_loss = EpochRecord(1, 1.0, sick, 0.99, 0.0)
-    of_training = EpochRecord(1, sick, 0.01, 0.99, 0.0)
+    of_loss = EpochRecord(1, 1.0, sick, {"accuracy": 0.99}, 0.0)
+    of_training = EpochRecord(1, sick, 0.01, {"accuracy": 0.99}, 0.0)
     assert of_loss.diverged
     assert of_training.diverged
-    assert not EpochRecord(1, 1.0, 1e30, 0.1, 0.0).diverged
+    assert not EpochRecord(1, 1.0, 1e30, {"accuracy": 0.1}, 0.0).diverged
     for metric in ("accuracy", "loss"):
         made = History(metric)
         made.add(of_training)
         made.add(of_loss)
         assert made.best is None
         assert len(made.records) == 2
-        made.add(EpochRecord(3, 2.0, 2.0, 0.1, 0.0))
+        made.add(EpochRecord(3, 2.0, 2.0, {"accuracy": 0.1}, 0.0))
         assert made.best is not None
         assert made.best.epoch == 3
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpo.config import MlpConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from hpo.data.tensors import ImageTensors
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.alone import build_module
 from hpo.training.optimizers import OPTIMIZERS
@@ -93,7 +94,7 @@ def assert_same(
         assert one.epoch == other.epoch
         assert one.train_loss == pytest.approx(other.train_loss, rel=rtol, abs=atol)
         assert one.loss == pytest.approx(other.loss, rel=rtol, abs=atol)
-        assert one.accuracy == pytest.approx(other.accuracy, rel=rtol, abs=atol)
+        assert one.scores == pytest.approx(other.scores, rel=rtol, abs=atol)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
@@ -127,7 +128,7 @@ def test_so_it_is_in_float32(
         # Under batch norm a pixel that never changes has a gradient of rounding errors, which
         # Adam scales up to whole steps; a batch's own mean cancels them, the running one lags.
         assert one.loss == pytest.approx(other.loss, rel=1e-2 if batch_norm else 1e-4)
-        assert one.accuracy == pytest.approx(other.accuracy, abs=0.013)  # one row of 80
+        assert one.scores == pytest.approx(other.scores, abs=0.013)  # one row of 80
 
 
 def test_where_a_member_joined_matters_and_is_recorded(bench: Bench) -> None:
@@ -328,6 +329,7 @@ def torch_optimizer(module: nn.Module, own: OptimizerConfig) -> torch.optim.Opti
 
 def plain_loop(bench: Bench, module: nn.Module, own: TrialConfig) -> list[float]:
     """Two epochs as anybody would write them; returns the mean training losses."""
+    assert isinstance(bench.task.examples, ImageTensors)
     optimizer = torch_optimizer(module, own.optimizer)
     stream, losses, step = bench.stream(), [], 0
     for epoch in range(2):
@@ -383,7 +385,7 @@ def assert_scores(bench: Bench, member: Member, module: nn.Module) -> None:
     logits: Tensor = module.eval()(features)
     last = member.history.records[-1]
     assert last.loss == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-8)
-    assert last.accuracy == (logits.argmax(1) == labels).double().mean().item()
+    assert last.scores["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
 
 
 def test_scores_do_not_depend_on_how_many_rows_go_at_once(
@@ -394,9 +396,9 @@ def test_scores_do_not_depend_on_how_many_rows_go_at_once(
     bench.train(population, 1)
     at_once = population.evaluate(bench.validation)
     monkeypatch.setattr("hpo.training.population.EVALUATION_ROWS", 7)
-    for some, all_rows in zip(population.evaluate(bench.validation), at_once, strict=True):
-        torch.testing.assert_close(some, all_rows)
-    assert all(math.isfinite(loss) for loss in at_once[0].tolist())
+    torch.testing.assert_close(population.evaluate(bench.validation), dict(at_once))
+    assert at_once.keys() == {"loss", "accuracy"}
+    assert all(math.isfinite(loss) for loss in at_once["loss"].tolist())
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
