@@ -38,6 +38,11 @@ class MlpConfig:
     dropout: float = 0.0
     initialization: str = "he"
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What is drawn for each layer: its width."""
+        return self.widths
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CnnConfig:
@@ -68,6 +73,11 @@ class CnnConfig:
     dropout: float = 0.0
     initialization: str = "he"
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What is drawn for each stage: its channels."""
+        return self.channels
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumpyCnnConfig:
@@ -81,6 +91,11 @@ class NumpyCnnConfig:
     hidden: int = 0
     activation: str = "relu"
     initialization: str = "he"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What is drawn for each stage: its channels."""
+        return self.channels
 
     @property
     def batch_norm(self) -> bool:

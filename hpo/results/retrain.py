@@ -21,6 +21,7 @@ from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
+from hpo.training.lone import SCORED_ROWS
 from hpo.training.losses import score
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
@@ -29,7 +30,6 @@ from hpo.training.task import Split, prepare
 
 __all__ = ["Retrained", "retrain_best"]
 
-_EVALUATION_ROWS = 2048
 _RETRAIN = 5  # tells these seeds and streams from all others of a study
 
 
@@ -223,7 +223,7 @@ def _score(
     losses = right = 0.0
     with torch.inference_mode():
         for features, labels in test.batches(
-            torch.arange(len(test)), normalization, torch.float32, _EVALUATION_ROWS
+            torch.arange(len(test)), normalization, torch.float32, SCORED_ROWS
         ):
             loss, correct = score(model(features).t()[None], labels)
             losses, right = losses + loss.item(), right + correct.item()
