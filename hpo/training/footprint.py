@@ -65,5 +65,7 @@ def member_bytes(config: TrialConfig, features: int, classes: int) -> int:
     sizes = [features, *config.model.widths, classes]
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
     units = sum(config.model.widths) + 4 * classes
+    if config.model.prepares_input:
+        parameters, units = parameters + 2 * features, units + features
     rows = _PER_UNIT * config.batch_size + _SCORED_PER_UNIT * EVALUATION_ROWS
     return _NUMBER * (_PER_PARAMETER * parameters + rows * units)
