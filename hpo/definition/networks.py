@@ -81,6 +81,10 @@ class MlpSection(FamilySection):
     initialization: Annotated[
         WordLeaf, Word("an initialization", INITIALIZATIONS, aliases=(("glorot", "xavier"),))
     ] = "he"
+    input_batch_norm: Annotated[FlagLeaf, Flag()] = False
+    input_dropout: Annotated[
+        FloatLeaf, Number("a dropout is a probability", high=1, open_high=True)
+    ] = 0.0
 
     @property
     def widest(self) -> int:
