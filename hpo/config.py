@@ -28,6 +28,9 @@ class MlpConfig:
         activation: a name out of `hpo.models.activations`.
         dropout: the probability that a hidden unit is zeroed in training.
         initialization: `he`, `xavier` or `lecun` (normal draws; biases start at zero).
+        input_batch_norm: whether the inputs are normalised batch by batch, with a scale and a
+            shift of their own.
+        input_dropout: the probability that an input is zeroed in training, after that.
     """
 
     family: ClassVar[str] = "mlp"
@@ -37,6 +40,18 @@ class MlpConfig:
     batch_norm: bool = False
     dropout: float = 0.0
     initialization: str = "he"
+    input_batch_norm: bool = False
+    input_dropout: float = 0.0
+
+    @property
+    def prepares_input(self) -> bool:
+        """Whether anything is done to the inputs before the first linear layer."""
+        return self.input_batch_norm or self.input_dropout > 0
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What is drawn for each layer: its width."""
+        return self.widths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +83,11 @@ class CnnConfig:
     dropout: float = 0.0
     initialization: str = "he"
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What is drawn for each stage: its channels."""
+        return self.channels
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumpyCnnConfig:
@@ -81,6 +101,11 @@ class NumpyCnnConfig:
     hidden: int = 0
     activation: str = "relu"
     initialization: str = "he"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What is drawn for each stage: its channels."""
+        return self.channels
 
     @property
     def batch_norm(self) -> bool:

@@ -178,8 +178,8 @@ def _settings_of(section: FamilySection, repeated: int) -> list[str]:
 
 def _fixed(section: FamilySection) -> tuple[int, ...] | None:
     """The sizes that a study lists in place of drawing them."""
-    *_, key = section.repeated
-    return getattr(section, key) if key else None
+    fixed: tuple[int, ...] | None = getattr(section, section.repeated[-1])
+    return fixed
 
 
 def _family(section: Section) -> FamilySection:

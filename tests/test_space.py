@@ -133,7 +133,11 @@ NUMPY_CNNS = {
 }
 STAGES = {"stages": whole(1, 5), "channels": whole(1, 300)}
 NUMPY_CNN = st.fixed_dictionaries(STAGES, optional=NUMPY_CNNS)
-CNN = st.fixed_dictionaries(STAGES, optional={**NUMPY_CNNS, **HIDDEN})
+LISTED = st.fixed_dictionaries(
+    {"stage_channels": st.lists(st.integers(1, 300), min_size=1, max_size=4)},
+    optional={**NUMPY_CNNS, **HIDDEN},
+)
+CNN = st.fixed_dictionaries(STAGES, optional={**NUMPY_CNNS, **HIDDEN}) | LISTED
 ADAM = st.fixed_dictionaries(
     {"lr": LR},
     optional={"beta1": SHARE, "beta2": SHARE, "epsilon": LR, "weight_decay": DECAY},
@@ -277,11 +281,10 @@ def test_optuna_takes_every_range_as_it_stands(data: dict[str, Any]) -> None:
 def assert_legal(config: TrialConfig, study: StudyDefinition) -> None:
     model, optimizer, schedule = config.model, config.optimizer, config.schedule
     assert model.family in study.model.options
-    sizes = model.widths if isinstance(model, MlpConfig) else model.channels
-    assert len(sizes) <= 5
-    assert all(type(size) is int and 1 <= size <= 300 for size in sizes)
+    assert len(model.sizes) <= 5
+    assert all(type(size) is int and 1 <= size <= 300 for size in model.sizes)
     if isinstance(model, CnnConfig):
-        assert len(sizes) >= 1
+        assert len(model.sizes) >= 1
         assert model.kernel in (1, 3, 5, 7)
         assert 1 <= model.pool <= 3
         assert 0 <= model.hidden <= 300

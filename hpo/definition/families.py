@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails
 
 from hpo.definition.kinds import (
@@ -17,7 +17,7 @@ from hpo.definition.kinds import (
     WordLeaf,
 )
 from hpo.definition.leaves import Flag, Number, Word, detail, invalid
-from hpo.definition.ranges import Choice, FloatRange, IntRange, values
+from hpo.definition.ranges import Choice, FloatRange, IntRange, largest, values
 from hpo.definition.sections import ChoiceOfOne, Section
 
 __all__ = [
@@ -34,6 +34,7 @@ MAX_KERNEL = 31
 MAX_POOL = 16
 MAX_UNITS = 65536
 
+_CHANNELS = f"a convolution gives 1 to {MAX_CHANNELS} channels"
 _NUMPY_OPTIMIZERS = ("sgd", "adam")
 
 
@@ -41,28 +42,60 @@ class FamilySection(Section):
     """A family of networks, which repeat a part: a layer, a stage.
 
     Attributes:
+        part: what is repeated.
         repeated: the keys of how many there are, of what is drawn for each, and of the constant
-            list that takes the place of both, where there is one.
+            list that takes the place of both.
         of_repeated: keys that change nothing where there is none.
     """
 
-    repeated: ClassVar[tuple[str, str, str | None]]
+    part: ClassVar[str]
+    repeated: ClassVar[tuple[str, str, str]]
     of_repeated: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """The shape is given once: by the list, or by the other two."""
+        *drawn, fixed = cls.repeated
+        given = [key for key in cls.repeated if data.get(key) is not None]
+        if fixed in given:
+            sentence = f"`{fixed}` fixes every {cls.part}, so `{{}}` cannot be given too"
+            return [detail(sentence.format(key), key) for key in given if key != fixed]
+        missing = [key for key in drawn if key not in given]
+        if not missing:
+            return []
+        names = " and ".join(f"`{key}`" for key in missing)
+        count, each = drawn
+        return [detail(f"{names} missing; give `{count}` and `{each}`, or `{fixed}`")]
 
 
 class ConvolutionalSection(FamilySection):
-    """Convolutional networks: `stages`, with `channels` drawn for each, and a head."""
+    """Convolutional networks: `stages`, with `channels` drawn for each, or a list of them."""
 
-    repeated: ClassVar[tuple[str, str, str | None]] = ("stages", "channels", None)
+    part: ClassVar[str] = "stage"
+    repeated: ClassVar[tuple[str, str, str]] = ("stages", "channels", "stage_channels")
 
-    stages: Annotated[
-        IntLeaf,
-        Number("a network has 1 to 16 convolutions", low=1, high=MAX_STAGES, whole=True),
-    ]
-    channels: Annotated[
-        IntLeaf,
-        Number("a convolution gives 1 to 4096 channels", low=1, high=MAX_CHANNELS, whole=True),
-    ]
+    stages: (
+        Annotated[
+            IntLeaf,
+            Number("a network has 1 to 16 convolutions", low=1, high=MAX_STAGES, whole=True),
+        ]
+        | None
+    ) = None
+    channels: (
+        Annotated[IntLeaf, Number(_CHANNELS, low=1, high=MAX_CHANNELS, whole=True)] | None
+    ) = None
+    stage_channels: (
+        Annotated[
+            tuple[
+                Annotated[
+                    int, Number(_CHANNELS, low=1, high=MAX_CHANNELS, whole=True, ranged=False)
+                ],
+                ...,
+            ],
+            Field(min_length=1, max_length=MAX_STAGES),
+        ]
+        | None
+    ) = None
     kernel: Annotated[
         IntLeaf,
         Number("a kernel is 1 to 31 pixels wide", low=1, high=MAX_KERNEL, whole=True),
@@ -80,6 +113,15 @@ class ConvolutionalSection(FamilySection):
     initialization: Annotated[
         WordLeaf, Word("an initialization", INITIALIZATIONS, aliases=(("glorot", "xavier"),))
     ] = "he"
+
+    @property
+    def largest_channels(self) -> tuple[int, ...]:
+        """Of the deepest network with the most channels that can be drawn."""
+        if self.stage_channels is not None:
+            return self.stage_channels
+        assert self.stages is not None
+        assert self.channels is not None
+        return (largest(self.channels),) * largest(self.stages)
 
     @model_validator(mode="after")
     def _kernels_are_odd(self) -> Self:

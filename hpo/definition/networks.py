@@ -5,10 +5,9 @@ A field of type `IntLeaf`, `FloatLeaf`, `FlagLeaf` or `WordLeaf` is a constant o
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import InitErrorDetails
 
 from hpo.definition.families import CnnSection, FamilySection, NumpyCnnSection
 from hpo.definition.kinds import (
@@ -53,7 +52,8 @@ def _least(leaf: FloatLeaf) -> float:
 class MlpSection(FamilySection):
     """Multilayer perceptrons: `layers` and `width`, drawn for each layer, or fixed `widths`."""
 
-    repeated: ClassVar[tuple[str, str, str | None]] = ("layers", "width", "widths")
+    part: ClassVar[str] = "layer"
+    repeated: ClassVar[tuple[str, str, str]] = ("layers", "width", "widths")
     of_repeated: ClassVar[tuple[str, ...]] = ("activation", "batch_norm", "dropout")
 
     layers: (
@@ -81,6 +81,10 @@ class MlpSection(FamilySection):
     initialization: Annotated[
         WordLeaf, Word("an initialization", INITIALIZATIONS, aliases=(("glorot", "xavier"),))
     ] = "he"
+    input_batch_norm: Annotated[FlagLeaf, Flag()] = False
+    input_dropout: Annotated[
+        FloatLeaf, Number("a dropout is a probability", high=1, open_high=True)
+    ] = 0.0
 
     @property
     def widest(self) -> int:
@@ -88,19 +92,6 @@ class MlpSection(FamilySection):
         if self.width is not None:
             return largest(self.width)
         return max(self.widths or (), default=1)
-
-    @classmethod
-    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
-        """The shape is given once: by `widths`, or by `layers` and `width`."""
-        given = [key for key in ("layers", "width", "widths") if data.get(key) is not None]
-        if "widths" in given:
-            sentence = "`widths` fixes every layer, so `{}` cannot be given too"
-            return [detail(sentence.format(key), key) for key in given if key != "widths"]
-        missing = [key for key in ("layers", "width") if key not in given]
-        if not missing:
-            return []
-        names = " and ".join(f"`{key}`" for key in missing)
-        return [detail(f"{names} missing; give `layers` and `width`, or `widths`")]
 
 
 class ModelSection(ChoiceOfOne):

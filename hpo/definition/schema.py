@@ -116,7 +116,7 @@ class DatasetSection(Section):
     @property
     def divided(self) -> str:
         """How the validation rows are taken, in words."""
-        return f"share {self.validation:g}" if self.folds is None else f"{self.folds} folds"
+        return f"{self.validation:g}" if self.folds is None else f"{self.folds} folds"
 
 
 # --- training, search, retrain

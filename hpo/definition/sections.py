@@ -83,6 +83,8 @@ class Section(BaseModel):
             sentence = f"{shown(value)} stands where a list is wanted"
         elif line["type"] == "too_long":
             sentence = f"a list of at most {line['ctx']['max_length']} entries is wanted"
+        elif line["type"] == "too_short":
+            sentence = "an empty list stands here; at least one entry is wanted"
         else:
             sentence = line["msg"][:1].lower() + line["msg"][1:]
         return detail(sentence, *path, value=value)

@@ -4,7 +4,8 @@ A unit of a layer is a row of its wide tensors, `[units, batch]`, so a member's 
 of memory, and what is done unit by unit runs along it. A layer's weights lie one member after the
 other: the first layers of all members that read the same batch are one matrix, and neighbours of
 one shape are one batched product. What is one number a unit (bias, batch norm) is one vector a
-layer.
+layer. A member that normalises its inputs, or drops some, has them as units of a first layer that
+has no product.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from torch import Tensor
 
 from hpo.config import MlpConfig
 
-__all__ = ["LayerLayout", "Layout", "NormLayout", "ProductLayout", "Span", "arrange"]
+__all__ = ["IDENTITY", "LayerLayout", "Layout", "NormLayout", "ProductLayout", "Span", "arrange"]
+
+IDENTITY = "identity"
+"""The activation of prepared inputs."""
 
 _Kind = TypeVar("_Kind")
 
@@ -74,6 +78,7 @@ class ProductLayout:
         below: the hidden layer that is read; -1 for the batch itself.
         stream: which batch, where that is read.
         count: how many products; members that read the batch make one taller matrix.
+        pulls: whether something that is trained lies below.
         inputs: the rows that are read, of all products together.
         outputs: the rows that are written, of all products together.
         weights: `[outputs of all, inputs of each]`.
@@ -82,6 +87,7 @@ class ProductLayout:
     below: int
     stream: int
     count: int
+    pulls: bool
     inputs: slice
     outputs: slice
     weights: Span
@@ -97,24 +103,42 @@ class NormLayout:
     variance: Span
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """One layer of a member: prepared inputs, or a hidden layer."""
+
+    name: str
+    width: int
+    linear: bool
+    norm: bool
+    activation: str
+    dropout: float
+
+
 @dataclass
 class LayerLayout:
-    """One hidden layer of all members that are deep enough to have it.
+    """One layer of all members that are deep enough to have it.
 
     Attributes:
         width: units of all of them together.
         normed: how many of these, counted from the first, have batch norm.
+        biased: where those end that have a bias instead; units after them have neither.
         rows_of: each member's units.
         runs: activations, each with the range of neighbouring units that have it.
+        dropped: of members with dropout their units, and the probability.
         products: what writes its units.
-        bias: of the units without batch norm.
+        copies: units that are inputs, each range with the stream that it reads.
+        bias: of the units that have one.
     """
 
     width: int
     normed: int
+    biased: int
     rows_of: dict[int, slice]
     runs: list[tuple[str, slice]]
+    dropped: dict[int, tuple[slice, float]]
     products: list[ProductLayout] = field(default_factory=list)
+    copies: list[tuple[int, slice]] = field(default_factory=list)
     bias: Span | None = None
     norm: NormLayout | None = None
 
@@ -126,7 +150,7 @@ class Layout:
         streams: for each member, which of the population's batches it reads.
 
     Attributes:
-        layers: the hidden layers, first to last.
+        layers: prepared inputs and hidden layers, first to last.
         output: the products that write the logits, `outputs` rows a member.
         output_bias: of all members, `[members * outputs]`.
         trained: size of the flat tensor of parameters.
@@ -146,26 +170,37 @@ class Layout:
         self.layers: list[LayerLayout] = []
         self._inputs = slice(0, inputs)
         self._streams = streams
-        for depth in range(max((len(config.widths) for config in configs), default=0)):
-            layer = _rows(configs, depth)
+        self._only_dropped = {
+            member
+            for member, config in enumerate(configs)
+            if config.prepares_input and not config.input_batch_norm
+        }
+        stages = [_stages(config, inputs) for config in configs]
+        for depth in range(max(map(len, stages), default=0)):
+            here = {m: own[depth] for m, own in enumerate(stages) if len(own) > depth}
+            layer = _rows(here)
             self.layers.append(layer)
-            depths = dict.fromkeys(layer.rows_of, depth - 1)
-            name = f"layers.{depth}.linear.weight"
-            layer.products = self._products(name, depths, layer.rows_of)
-            self._place_vectors(depth, layer)
+            linear = {m: rows for m, rows in layer.rows_of.items() if here[m].linear}
+            names = {m: f"{here[m].name}.linear.weight" for m in linear}
+            layer.products = self._products(names, dict.fromkeys(linear, depth - 1), linear)
+            layer.copies = _merge(
+                (streams[m], rows) for m, rows in layer.rows_of.items() if m not in linear
+            )
+            self._place_vectors(here, layer)
         rows = {m: slice(m * outputs, (m + 1) * outputs) for m in range(len(configs))}
-        depths = {member: len(config.widths) - 1 for member, config in enumerate(configs)}
-        self.output = self._products("output.weight", depths, rows)
+        depths = {member: len(own) - 1 for member, own in enumerate(stages)}
+        self.output = self._products(dict.fromkeys(rows, "output.weight"), depths, rows)
         self.output_bias = self._trained((len(configs) * outputs,))
-        _own(self.parameters, "output.bias", self.output_bias, rows)
+        _own(self.parameters, dict.fromkeys(rows, "output.bias"), self.output_bias, rows)
 
     def _products(
-        self, name: str, below: Mapping[int, int], rows: Mapping[int, slice]
+        self, names: Mapping[int, str], below: Mapping[int, int], rows: Mapping[int, slice]
     ) -> list[ProductLayout]:
-        """Lay out the weights with which members write some rows, and own them by that name.
+        """Lay out the weights with which members write some rows, and own them.
 
         Args:
-            below: for each member, the layer that it reads.
+            names: for each member, what its weights are called.
+            below: the layer that it reads.
             rows: what it writes.
         """
         groups: list[list[int]] = []
@@ -181,12 +216,13 @@ class Layout:
             outputs = slice(rows[first].start, rows[last].stop)
             weights = self._trained((_length(outputs), _length(inputs)))
             own = {member: _within(rows[member], outputs.start) for member in members}
-            _own(self.parameters, name, weights, own)
+            _own(self.parameters, names, weights, own)
             products.append(
                 ProductLayout(
                     below=depth,
                     stream=self._streams[first] if depth < 0 else 0,
                     count=1 if depth < 0 else len(members),
+                    pulls=self._pulls(first, depth),
                     inputs=slice(inputs.start, self._read(last, below).stop),
                     outputs=outputs,
                     weights=weights,
@@ -198,9 +234,12 @@ class Layout:
         self, last: int, member: int, below: Mapping[int, int], rows: Mapping[int, slice]
     ) -> bool:
         """Whether a member's product can be done in one with that of the member before it."""
-        if below[last] != below[member]:
+        depth = below[member]
+        if below[last] != depth or rows[last].stop != rows[member].start:
             return False
-        if below[member] < 0:
+        if self._pulls(last, depth) != self._pulls(member, depth):
+            return False
+        if depth < 0:
             return self._streams[last] == self._streams[member]
         read, own = self._read(last, below), self._read(member, below)
         # A shallower member that lies between the two keeps them apart.
@@ -210,24 +249,27 @@ class Layout:
             and (_length(rows[last]) == _length(rows[member]))
         )
 
+    def _pulls(self, member: int, below: int) -> bool:
+        return below > 0 or (below == 0 and member not in self._only_dropped)
+
     def _read(self, member: int, below: Mapping[int, int]) -> slice:
         depth = below[member]
         return self.layers[depth].rows_of[member] if depth >= 0 else self._inputs
 
-    def _place_vectors(self, depth: int, layer: LayerLayout) -> None:
-        prefix = f"layers.{depth}"
-        plain = {
+    def _place_vectors(self, here: Mapping[int, _Stage], layer: LayerLayout) -> None:
+        biased = {
             member: _within(rows, layer.normed)
             for member, rows in layer.rows_of.items()
-            if rows.start >= layer.normed
+            if layer.normed <= rows.start < layer.biased
         }
-        if plain:
-            layer.bias = self._trained((layer.width - layer.normed,))
-            _own(self.parameters, f"{prefix}.linear.bias", layer.bias, plain)
+        if biased:
+            names = {member: f"{here[member].name}.linear.bias" for member in biased}
+            layer.bias = self._trained((layer.biased - layer.normed,))
+            _own(self.parameters, names, layer.bias, biased)
         if layer.normed:
-            layer.norm = self._place_norm(f"{prefix}.norm", layer)
+            layer.norm = self._place_norm(here, layer)
 
-    def _place_norm(self, prefix: str, layer: LayerLayout) -> NormLayout:
+    def _place_norm(self, here: Mapping[int, _Stage], layer: LayerLayout) -> NormLayout:
         shape = (layer.normed,)
         norm = NormLayout(
             weight=self._trained(shape),
@@ -236,10 +278,14 @@ class Layout:
             variance=self._tracked(shape),
         )
         normed = {m: rows for m, rows in layer.rows_of.items() if rows.stop <= layer.normed}
-        _own(self.parameters, f"{prefix}.weight", norm.weight, normed)
-        _own(self.parameters, f"{prefix}.bias", norm.bias, normed)
-        _own(self.statistics, f"{prefix}.running_mean", norm.mean, normed)
-        _own(self.statistics, f"{prefix}.running_var", norm.variance, normed)
+        for spans, name, whole in (
+            (self.parameters, "weight", norm.weight),
+            (self.parameters, "bias", norm.bias),
+            (self.statistics, "running_mean", norm.mean),
+            (self.statistics, "running_var", norm.variance),
+        ):
+            names = {member: f"{here[member].name}.norm.{name}" for member in normed}
+            _own(spans, names, whole, normed)
         return norm
 
     def _trained(self, shape: tuple[int, ...]) -> Span:
@@ -253,16 +299,34 @@ class Layout:
         return span
 
 
-def _rows(configs: Sequence[MlpConfig], depth: int) -> LayerLayout:
+def _stages(config: MlpConfig, inputs: int) -> list[_Stage]:
+    norm, drop = config.input_batch_norm, config.input_dropout
+    first = [_Stage("input", inputs, False, norm, IDENTITY, drop)] if config.prepares_input else []
+    hidden = (
+        _Stage(f"layers.{i}", width, True, config.batch_norm, config.activation, config.dropout)
+        for i, width in enumerate(config.widths)
+    )
+    return [*first, *hidden]
+
+
+def _rows(here: Mapping[int, _Stage]) -> LayerLayout:
+    """The units of some members: those with batch norm, those with a bias, those with neither."""
     rows_of: dict[int, slice] = {}
-    end = normed = 0
-    for member, config in enumerate(configs):
-        if len(config.widths) > depth:
-            start, end = end, end + config.widths[depth]
-            rows_of[member] = slice(start, end)
-            normed = end if config.batch_norm else normed
-    runs = _merge((configs[member].activation, rows) for member, rows in rows_of.items())
-    return LayerLayout(width=end, normed=normed, rows_of=rows_of, runs=runs)
+    end = normed = biased = 0
+    for member in sorted(here, key=lambda m: (not here[m].norm, not here[m].linear)):
+        stage = here[member]
+        start, end = end, end + stage.width
+        rows_of[member] = slice(start, end)
+        normed = end if stage.norm else normed
+        biased = end if stage.norm or stage.linear else biased
+    return LayerLayout(
+        width=end,
+        normed=normed,
+        biased=biased,
+        rows_of=rows_of,
+        runs=_merge((here[member].activation, rows) for member, rows in rows_of.items()),
+        dropped={m: (rows, here[m].dropout) for m, rows in rows_of.items() if here[m].dropout > 0},
+    )
 
 
 def _length(rows: slice) -> int:
@@ -278,13 +342,15 @@ def _merge(runs: Iterable[tuple[_Kind, slice]]) -> list[tuple[_Kind, slice]]:
     """Neighbouring ranges of one kind as one range."""
     merged: list[tuple[_Kind, slice]] = []
     for kind, rows in runs:
-        if merged and merged[-1][0] == kind:
+        if merged and merged[-1][0] == kind and merged[-1][1].stop == rows.start:
             merged[-1] = (kind, slice(merged[-1][1].start, rows.stop))
         else:
             merged.append((kind, rows))
     return merged
 
 
-def _own(spans: list[dict[str, Span]], name: str, whole: Span, rows: Mapping[int, slice]) -> None:
+def _own(
+    spans: list[dict[str, Span]], names: Mapping[int, str], whole: Span, rows: Mapping[int, slice]
+) -> None:
     for member, part in rows.items():
-        spans[member][name] = whole.part(part)
+        spans[member][names[member]] = whole.part(part)

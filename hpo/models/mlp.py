@@ -15,6 +15,7 @@ __all__ = [
     "NORM_EPSILON",
     "NORM_MOMENTUM",
     "HiddenLayer",
+    "InputLayer",
     "Mlp",
     "initial_state",
     "standard_deviation",
@@ -44,6 +45,23 @@ class HiddenLayer(nn.Module):
         return result
 
 
+class InputLayer(nn.Module):
+    """Batch norm of the inputs (if any), then dropout."""
+
+    def __init__(self, inputs: int, config: MlpConfig) -> None:
+        super().__init__()
+        if config.input_batch_norm:
+            self.norm = nn.BatchNorm1d(inputs, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
+        self.dropout = nn.Dropout(config.input_dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[batch, inputs]` to the same."""
+        if hasattr(self, "norm"):
+            features = self.norm(features)
+        result: Tensor = self.dropout(features)
+        return result
+
+
 class Mlp(nn.Module):
     """A network that stands alone.
 
@@ -59,6 +77,8 @@ class Mlp(nn.Module):
     def __init__(self, config: MlpConfig, inputs: int, outputs: int) -> None:
         super().__init__()
         sizes = [inputs, *config.widths]
+        if config.prepares_input:
+            self.input = InputLayer(inputs, config)
         self.layers = nn.ModuleList(
             HiddenLayer(below, width, config) for below, width in pairwise(sizes)
         )
@@ -66,6 +86,8 @@ class Mlp(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalised features `[batch, inputs]` to logits `[batch, outputs]`."""
+        if hasattr(self, "input"):
+            features = self.input(features)
         for layer in self.layers:
             features = layer(features)
         logits: Tensor = self.output(features)
@@ -83,7 +105,7 @@ def initial_state(
     Returns:
         float32 tensors by their name in `Mlp.state_dict()`, without `num_batches_tracked`.
     """
-    state: dict[str, Tensor] = {}
+    state = _norm_state("input.norm", inputs) if config.input_batch_norm else {}
     sizes = [inputs, *config.widths, outputs]
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         hidden = index < len(config.widths)
@@ -93,12 +115,17 @@ def initial_state(
         if not (hidden and config.batch_norm):
             state[f"{linear}.bias"] = torch.zeros(fan_out)
         else:
-            norm = f"layers.{index}.norm"
-            state[f"{norm}.weight"] = torch.ones(fan_out)
-            state[f"{norm}.bias"] = torch.zeros(fan_out)
-            state[f"{norm}.running_mean"] = torch.zeros(fan_out)
-            state[f"{norm}.running_var"] = torch.ones(fan_out)
+            state |= _norm_state(f"layers.{index}.norm", fan_out)
     return state
+
+
+def _norm_state(name: str, units: int) -> dict[str, Tensor]:
+    return {
+        f"{name}.weight": torch.ones(units),
+        f"{name}.bias": torch.zeros(units),
+        f"{name}.running_mean": torch.zeros(units),
+        f"{name}.running_var": torch.ones(units),
+    }
 
 
 def standard_deviation(rule: str, fan_in: int, fan_out: int) -> float:

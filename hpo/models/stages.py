@@ -80,8 +80,7 @@ def largest_stages(section: ConvolutionalSection, shape: Sequence[int]) -> list[
     Raises:
         UsageError: as `stages`.
     """
-    channels = (largest(section.channels),) * largest(section.stages)
-    return _stages(channels, largest(section.kernel), largest(section.pool), shape)
+    return _stages(section.largest_channels, largest(section.kernel), largest(section.pool), shape)
 
 
 def misfits(model: ModelSection, shape: Sequence[int], dataset: str) -> list[Problem]:

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from hpo.config import MlpConfig
-from hpo.models.activations import ACTIVATIONS
+from hpo.models.activations import ACTIVATIONS, IDENTITY
+from hpo.models.layout import IDENTITY as NO_ACTIVATION
 from hpo.models.layout import LayerLayout, Layout, NormLayout, ProductLayout, Span
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
 
 __all__ = ["WideMlp"]
 
 _aten = torch.ops.aten
+_FUNCTIONS = {**ACTIVATIONS, NO_ACTIVATION: IDENTITY}
 
 
 class WideMlp:
@@ -47,9 +49,9 @@ class WideMlp:
         parameters: all trained numbers of all members, flat.
         gradients: their gradients after `backward`, in the same places.
         statistics: batch norm's running means and variances, flat.
-        masks: for each hidden layer with dropout, by its depth: the factors `[units, batch]` by
-            which a training pass multiplies, ones at first, and the units of each member that
-            has some.
+        masks: for each layer with dropout, by its depth: the factors `[units, batch]` by which a
+            training pass multiplies, ones at first, and of each member that has some its units
+            and the probability.
     """
 
     def __init__(
@@ -128,12 +130,13 @@ class WideMlp:
         self._features = features
         operands: list[Tensor] = []
         for depth, layer in enumerate(self._layers):
+            layer.copy(features, layer.pre)
             for product in layer.products:
                 product.forward(features, operands, layer.pre)
             if layer.norm:
                 layer.norm.forward(layer.pre)
             if layer.bias:
-                layer.pre[layer.normed :].add_(layer.bias.value[:, None])
+                layer.pre[layer.biased].add_(layer.bias.value[:, None])
             for function, rows in layer.runs:
                 function.forward(layer.pre[rows], layer.hidden[rows])
             if layer.dropped:
@@ -164,7 +167,7 @@ class WideMlp:
             if layer.norm:
                 layer.norm.backward(layer.grad)
             if layer.bias:
-                torch.sum(layer.grad[layer.normed :], 1, out=layer.bias.gradient)
+                torch.sum(layer.grad[layer.biased], 1, out=layer.bias.gradient)
             self._backward_products(layer.products, layer.grad)
         self._features = ()
 
@@ -183,12 +186,13 @@ class WideMlp:
         operands: list[Tensor] = []
         for layer in self._layers:
             pre = self._empty(layer.width, rows)
+            layer.copy(features, pre)
             for product in layer.products:
                 product.forward(features, operands, pre)
             if layer.norm:
                 layer.norm.predict(pre)
             if layer.bias:
-                pre[layer.normed :].add_(layer.bias.value[:, None])
+                pre[layer.biased].add_(layer.bias.value[:, None])
             for function, units in layer.runs:
                 function.forward(pre[units], pre[units])
             operands.append(pre.to(self.operand_dtype))
@@ -204,7 +208,7 @@ class WideMlp:
         operands = [layer.operand for layer in self._layers]
         for product in products:
             product.backward(self._features, operands, operand)
-            if product.below >= 0:
+            if product.pulls:
                 product.pull(operand, self._layers[product.below].grad)
 
     def _state_views(self, member: int) -> dict[str, Tensor]:
@@ -242,7 +246,8 @@ class _Product:
     """Products of neighbours, `[count, outputs, inputs] @ [count, inputs, batch]`."""
 
     def __init__(self, model: WideMlp, layout: ProductLayout) -> None:
-        self.below, self._stream, self._count = layout.below, layout.stream, layout.count
+        self.below, self.pulls = layout.below, layout.pulls
+        self._stream, self._count = layout.stream, layout.count
         self._inputs, self._outputs = layout.inputs, layout.outputs
         weight = _Parameter(model, layout.weights)
         self._weight = self._each(weight.operand)
@@ -339,8 +344,10 @@ class _Layer:
     """
 
     def __init__(self, model: WideMlp, layout: LayerLayout) -> None:
-        self.width, self.normed = layout.width, layout.normed
-        self.runs = [(ACTIVATIONS[name], rows) for name, rows in layout.runs]
+        self.width = layout.width
+        self.biased = slice(layout.normed, layout.biased)
+        self.runs = [(_FUNCTIONS[name], rows) for name, rows in layout.runs]
+        self._copies = layout.copies
         self.products = [_Product(model, product) for product in layout.products]
         self.bias = layout.bias and _Parameter(model, layout.bias)
         self.norm = layout.norm and _Norm(model, layout.norm)
@@ -350,5 +357,11 @@ class _Layer:
         self.operand = self.hidden
         if model.operand_dtype != model.dtype:
             self.operand = self.hidden.to(model.operand_dtype)
-        self.dropped = {m: r for m, r in layout.rows_of.items() if model.configs[m].dropout > 0}
+        self.dropped = layout.dropped
         self.mask = torch.ones_like(self.hidden) if self.dropped else self.hidden
+
+    def copy(self, features: Sequence[Tensor], out: Tensor) -> None:
+        """Write the inputs of members that prepare them to their rows of `out`."""
+        for stream, rows in self._copies:
+            own = features[stream].t()
+            out[rows].view(-1, *own.shape).copy_(own)

@@ -24,6 +24,7 @@ from hpo.results.prediction import Prediction
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
+from hpo.training.lone import SCORED_ROWS
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
 from hpo.training.streams import derive_seed
@@ -31,7 +32,6 @@ from hpo.training.task import Split, Task, prepare
 
 __all__ = ["Retrained", "retrain_best"]
 
-_EVALUATION_ROWS = 2048
 _RETRAIN = 5  # tells these seeds and streams from all others of a study
 
 
@@ -234,7 +234,7 @@ def _score(
     normalization, rows = task.normalization, torch.arange(len(test))
     sums, parts = [], []
     with torch.inference_mode():
-        for features, labels in test.batches(rows, normalization, torch.float32, _EVALUATION_ROWS):
+        for features, labels in test.batches(rows, normalization, torch.float32, SCORED_ROWS):
             parts.append(model(features))
             sums.append(task.goal.sums(parts[-1].t()[None], labels[None]))
     std = normalization.target_std

@@ -26,7 +26,8 @@ def cost(config: MlpConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
     sizes = [inputs, *config.widths, outputs]
     products = sum(below * width for below, width in pairwise(sizes))
-    return float(products + _UNIT * sum(config.widths))
+    units = sum(config.widths) + (inputs if config.prepares_input else 0)
+    return float(products + _UNIT * units)
 
 
 class WideBlock:
@@ -82,7 +83,11 @@ class WideBlock:
         self._model.parameters_changed()
         self._masks = {
             depth: LayerMasks(
-                [(own, masks[self.networks[place]]) for place, own in of.items()], mask
+                [
+                    (rows, DropoutMasks(probability, masks[self.networks[place]].generator))
+                    for place, (rows, probability) in of.items()
+                ],
+                mask,
             )
             for depth, (mask, of) in self._model.masks.items()
         }

@@ -77,6 +77,8 @@ def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int
     sizes = [math.prod(shape), *model.widths, classes]
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
     units = sum(model.widths) + 4 * classes
+    if model.prepares_input:
+        parameters, units = parameters + 2 * sizes[0], units + sizes[0]
     rows = _PER_UNIT * batch + _SCORED_PER_UNIT * EVALUATION_ROWS
     return _NUMBER * (_PER_PARAMETER * parameters + rows * units)
 

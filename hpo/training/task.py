@@ -137,9 +137,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     if with_validation_rows:
         parts = [(torch.cat(parts[0]), parts[0][1])]
     examples = on_device(rows, device)
-    use_threads(_work(definition, examples.shape))
-    if definition.model.numpy_cnn is not None:
-        use_threads_in_numpy()
+    _use_threads(definition, examples.shape)
     folds = tuple(Fold(*part, examples.normalization(part[0])) for part in parts)
     task = Task(
         examples=examples,
@@ -196,6 +194,12 @@ def _precision(definition: StudyDefinition, device: torch.device) -> torch.dtype
     if model.numpy_cnn is not None or alone or measured:
         return torch.float32
     return pick_precision(name, device)
+
+
+def _use_threads(definition: StudyDefinition, shape: Sequence[int]) -> None:
+    use_threads(_work(definition, shape))
+    if definition.model.numpy_cnn is not None:
+        use_threads_in_numpy()
 
 
 def _work(definition: StudyDefinition, shape: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hpo import studies
 from hpo.definition import StudyDefinition, load_definition
 
 from .conftest import STUDY, Run
@@ -24,8 +25,9 @@ def own() -> Path:
 def test_list_tells_where_from_and_what_is_stored(run: Run, own: Path, database: str) -> None:
     done = run("studies", "list", "--storage", database, "--format", "json")
     found = {row["name"]: row for row in json.loads(done.out)}
-    shipped = {path.stem for path in STUDY.parent.glob("*.yaml")}
-    assert set(found) == shipped | {"own", "fresh", "loss", "stock"}
+    shipped = {study.name for study in studies.available()}
+    assert {"digits", "fashion_mnist", "mnist"} <= shipped
+    assert set(found) == {*shipped, "own", "fresh", "loss", "stock"}
     assert found["own"] == {
         "name": "own",
         "from": str(own),
@@ -111,8 +113,8 @@ def test_validate_looks_at_the_size_of_the_images(run: Run) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err == (
         "hpo: deep.yaml:2: model.numpy_cnn: stage 3 reads images of 2x2, smaller than its "
-        "kernel of 3x3, as digits has images of 8x8; take fewer stages, smaller kernels or smaller windows "
-        "of pooling\n"
+        "kernel of 3x3, as digits has images of 8x8; take fewer stages, smaller kernels or "
+        "smaller windows of pooling\n"
     )
     for command in (("optimize", "--dry-run"), ("submit",)):
         done = run(command[0], "--study", "deep.yaml", *command[1:])

@@ -20,7 +20,12 @@ INPUTS, OUTPUTS, BATCH = 11, 5, 16
 
 def mixed_configs() -> list[MlpConfig]:
     """Every activation with and without batch norm, in depths 0 to 3, with uneven widths."""
-    configs = [MlpConfig(widths=())]
+    configs = [
+        MlpConfig(widths=()),
+        MlpConfig(widths=(), input_batch_norm=True),
+        MlpConfig(widths=(4, 6), batch_norm=True, input_batch_norm=True),
+        MlpConfig(widths=(7,), input_batch_norm=True, activation="selu"),
+    ]
     for index, name in enumerate(ACTIVATIONS):
         for batch_norm in (False, True):
             depth = 1 + (index + batch_norm) % 3
@@ -107,15 +112,19 @@ def test_prediction_uses_running_statistics() -> None:
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_dropout_is_masked_forward_and_backward(name: str) -> None:
-    config = MlpConfig(widths=(7, 6), activation=name, batch_norm=True, dropout=0.5)
+    config = MlpConfig(
+        widths=(7, 6), activation=name, batch_norm=True, dropout=0.5, input_dropout=0.25
+    )
     plain = MlpConfig(widths=(5,), activation=name, batch_norm=True)
     wide, modules = build([config, plain])
     drawn: list[Tensor] = []
 
     def fill(depth: int) -> None:
-        mask, units = wide.masks[depth]
-        assert list(units) == [0]
-        own = mask[units[0]]
+        mask, dropped = wide.masks[depth]
+        assert list(dropped) == [0]
+        rows, probability = dropped[0]
+        assert probability == (0.25 if depth == 0 else 0.5)
+        own = mask[rows]
         own.copy_(torch.bernoulli(torch.full_like(own, 0.5)) * 2)
         drawn.append(own.clone())
 
@@ -123,8 +132,8 @@ def test_dropout_is_masked_forward_and_backward(name: str) -> None:
     logits = wide.forward([features], fill).clone()
     wide.backward(grad_of_loss(logits, labels))
 
-    hidden = features
-    for layer, mask in zip(modules[0].layers, drawn, strict=True):
+    hidden = features * drawn[0].t()
+    for layer, mask in zip(modules[0].layers, drawn[1:], strict=True):
         assert isinstance(layer, HiddenLayer)
         hidden = layer.activation(layer.norm(layer.linear(hidden))) * mask.t()
     expected = modules[0].output(hidden)
@@ -222,6 +231,7 @@ CONFIGS = st.builds(
     activation=st.sampled_from(sorted(ACTIVATIONS)),
     batch_norm=st.booleans(),
     initialization=st.sampled_from(["he", "xavier", "lecun"]),
+    input_batch_norm=st.booleans(),
 )
 MEMBERS = st.lists(st.tuples(CONFIGS, st.integers(0, 2)), min_size=1, max_size=7)
 

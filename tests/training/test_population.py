@@ -51,6 +51,12 @@ def config(
     return replace(made, **settings)  # type: ignore[arg-type]
 
 
+def prepared(own: TrialConfig) -> TrialConfig:
+    """One that normalises its inputs and drops some of them."""
+    assert isinstance(own.model, MlpConfig)
+    return replace(own, model=replace(own.model, input_batch_norm=True, input_dropout=0.3))
+
+
 def company(first: int) -> list[Member]:
     """Members that have nothing in common but their batches."""
     configs = [
@@ -58,6 +64,7 @@ def company(first: int) -> list[Member]:
         config("adamw", "gelu", True, (16, 16, 16), 0.5, schedule=ScheduleConfig()),
         config("rmsprop", "tanh", False, (33,), 0.0, label_smoothing=0.0),
         config("nadam", "relu", True, (9, 30), 0.1),
+        prepared(config("adam", "relu", False, (14,), 0.2)),
         config("adam", "selu", False, (8, 8), 0.3, schedule=ScheduleConfig(name="step", every=1)),
     ]
     return [Member(first + i, own, seed=first + i) for i, own in enumerate(configs)]
