@@ -106,7 +106,8 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 def _misfit(section: ConvolutionalSection, shape: Sequence[int], dataset: str) -> str:
     if len(shape) < 2:
-        return f"{dataset} has no images to convolve, a row of it is {shape[0]} numbers; take mlp"
+        count = "1 number" if shape[0] == 1 else f"{shape[0]} numbers"
+        return f"{dataset} has no images to convolve, a row of it is {count}; take mlp"
     try:
         largest_stages(section, image_shape(shape))
     except UsageError as error:

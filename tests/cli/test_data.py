@@ -26,6 +26,7 @@ def test_list_tells_what_is_here(run: Run, folder: Path) -> None:
         "train_rows": 1438,
         "test_rows": 359,
         "classes": 10,
+        "targets": None,
         "present": True,
         "folder": str(folder / "digits"),
         "bytes": 0,
@@ -33,12 +34,14 @@ def test_list_tells_what_is_here(run: Run, folder: Path) -> None:
         "licence": "CC BY 4.0",
     }
     assert not found["mnist"]["present"]
+    assert (found["sine"]["classes"], found["sine"]["targets"]) == (None, 1)
     assert not folder.exists()
 
 
 def test_list_as_csv_and_as_a_table(run: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(run("data", "list", "--format", "csv").out)))
-    assert [row["present"] for row in rows] == ["true", "false", "false", "false"]
+    here = [row["name"] for row in rows if row["present"] == "true"]
+    assert here == ["digits", "freefall", "linear", "sine"]
     table = run("data", "list").out
     assert "fashion_mnist" in table
     assert "70000" in table

@@ -84,3 +84,97 @@ def test_grey_and_coloured_images_take_every_augmentation(path: Path, name: str)
     steps = "[horizontal_flip, {color_jitter: {saturation: 0.2, hue: 0.1}}]"
     definition = load_definition(path, [f"dataset.name={name}", f"dataset.augment={steps}"])
     assert unsuitable(definition) == []
+
+
+REGRESSION = """# studies/wave.yaml: a regression
+dataset: {name: sine, validation: 0.2}
+model: {mlp: {widths: [8]}}
+optimizer: {adam: {lr: 0.01}}
+training: {batch_size: 20, epochs: 1}
+search: {metric: rmse, trials: 1}
+"""
+ONE_OF = "write one of loss, mse, rmse, mae, r2"
+
+
+@pytest.fixture
+def wave(tmp_path: Path) -> Path:
+    file = tmp_path / "wave.yaml"
+    file.write_text(REGRESSION)
+    return file
+
+
+def refused(file: Path, text: str) -> str:
+    """What the study's check says of it, without the file."""
+    file.write_text(text)
+    done = here(file.parent, "optimize", "--study", str(file), expect=2)
+    assert done.stdout == ""
+    assert not (file.parent / "hpo.db").exists()
+    return done.stderr.removeprefix(f"hpo: {file}:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "metric: rmse",
+            "metric: accuracy",
+            f"6: search.metric: accuracy does not fit sine, which has targets; {ONE_OF}",
+        ),
+        (
+            "metric: rmse, ",
+            "",
+            f"6: search.metric: accuracy does not fit sine, which has targets; {ONE_OF}",
+        ),
+        (
+            "epochs: 1",
+            "epochs: 1, early_stopping: {patience: 1, metric: accuracy}",
+            "5: training.early_stopping.metric: accuracy does not fit sine, which has targets; "
+            + ONE_OF,
+        ),
+        (
+            "epochs: 1",
+            "epochs: 1, label_smoothing: {float: [0.0, 0.1]}",
+            (
+                "5: training.label_smoothing: sine has no labels to smooth; "
+                "leave `label_smoothing` out"
+            ),
+        ),
+        (
+            "validation: 0.2",
+            "validation: 0.2, augment: [horizontal_flip]",
+            (
+                "2: dataset.augment: sine has no images to augment, a row of it is 1 number; "
+                "leave `augment` out"
+            ),
+        ),
+        (
+            "{mlp: {widths: [8]}}",
+            "{cnn: {stages: 1, channels: 4, kernel: 3}}",
+            "3: model.cnn: sine has no images to convolve, a row of it is 1 number; take mlp",
+        ),
+    ],
+)
+def test_what_does_not_fit_targets_is_refused_with_its_line(
+    wave: Path, old: str, new: str, message: str
+) -> None:
+    assert refused(wave, REGRESSION.replace(old, new)) == f"{message}\n"
+
+
+@pytest.mark.parametrize("metric", ["mse", "rmse", "mae", "r2"])
+def test_a_metric_of_targets_does_not_fit_classes(wave: Path, metric: str) -> None:
+    text = REGRESSION.replace("sine", "digits").replace("metric: rmse", f"metric: {metric}")
+    sentence = f"{metric} does not fit digits, which has classes; write one of accuracy, loss"
+    assert refused(wave, text) == f"6: search.metric: {sentence}\n"
+
+
+def test_a_metric_that_nobody_names_is_told_by_the_file(wave: Path) -> None:
+    """The default, `accuracy`, has no line."""
+    wave.write_text(REGRESSION.replace("search: {metric: rmse, trials: 1}\n", ""))
+    with pytest.raises(DefinitionError, match=f"search.metric: accuracy does not fit.*{ONE_OF}"):
+        check(load_definition(wave))
+
+
+def test_loss_and_smoothing_of_nothing_fit_both(wave: Path) -> None:
+    for name in ("sine", "digits"):
+        changes = [f"dataset.name={name}", "search.metric=loss", "training.label_smoothing=0"]
+        assert unsuitable(load_definition(wave, changes)) == []

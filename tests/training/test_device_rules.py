@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,10 +27,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
-from hpo.data import load_train
+from hpo.data import MeasuredRows, load_train
 from hpo.data.tensors import ImageTensors, Normalization
+from hpo.data.vectors import VectorTensors
 from hpo.models.activations import ACTIVATIONS
 from hpo.training.dropout import DropoutMasks
+from hpo.training.goals import TARGETS
 from hpo.training.network import Network
 from hpo.training.optimizers import OPTIMIZERS
 from hpo.training.population import Member, Population
@@ -102,6 +105,14 @@ def task_on(device: torch.device, precision: torch.dtype = torch.float32) -> Tas
     return Task(examples, 10, normalization, precision=precision)
 
 
+def measured_on(device: torch.device, _precision: torch.dtype = torch.float32) -> Task:
+    """Two numbers to predict from two."""
+    rows = np.zeros((ROWS + 50, 2), np.float32)
+    examples = VectorTensors(MeasuredRows(rows, rows), device)
+    levels = Normalization(*torch.ones(4, 2, device=device))
+    return Task(examples, 2, levels, goal=TARGETS)
+
+
 def streams(count: int = 1) -> list[Stream]:
     return [Stream(torch.arange(ROWS), BATCH, 0, number) for number in range(count)]
 
@@ -160,12 +171,23 @@ def batch_by_batch(population: Population, batches: int = BATCHES) -> list[list[
     return parts if len(parts) > batches else [*parts, recorder.calls]
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("build", "precision"),
+    [
+        (task_on, torch.float32),
+        (task_on, torch.bfloat16),
+        (measured_on, torch.float32),
+    ],
+    ids=["classes", "classes in bfloat16", "targets"],
+)
 @pytest.mark.parametrize("count", [1, 3])
 def test_nobody_waits_for_the_device_within_an_epoch(
-    device: torch.device, count: int, precision: torch.dtype
+    device: torch.device,
+    build: Callable[[torch.device, torch.dtype], Task],
+    count: int,
+    precision: torch.dtype,
 ) -> None:
-    population = OnDevice(task_on(device, precision), *streams(count))
+    population = OnDevice(build(device, precision), *streams(count))
     members = company(count)
     population.add(members)
     first, *later = batch_by_batch(population)
@@ -176,8 +198,11 @@ def test_nobody_waits_for_the_device_within_an_epoch(
     assert all(sum(call.launches for call in part) > 100 for part in later)
 
 
-def test_nobody_waits_while_members_are_scored(device: torch.device) -> None:
-    population = OnDevice(task_on(device), *streams())
+@pytest.mark.parametrize("build", [task_on, measured_on])
+def test_nobody_waits_while_members_are_scored(
+    device: torch.device, build: Callable[[torch.device], Task]
+) -> None:
+    population = OnDevice(build(device), *streams())
     population.add(company(1))
     with Recorder() as recorder:
         scores = population.evaluate(torch.arange(200))
