@@ -71,7 +71,7 @@ def test_fetch_names_a_damaged_file(run: Run, folder: Path) -> None:
         (["fashon_mnist"], "did you mean fashion_mnist?"),
         (["digits", "../x"], "there is no dataset '../x'"),
         (["digits", "--all"], "name datasets, or use --all"),
-        ([], "there are digits, fashion_mnist, mnist, stl10"),
+        ([], "there are digits, fashion_mnist, freefall, linear, mnist, sine, stl10"),
     ],
 )
 def test_fetch_refuses_a_wrong_name_before_it_begins(
