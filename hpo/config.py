@@ -74,6 +74,8 @@ class TrialConfig:
     Attributes:
         epochs: the most epochs it may train; also the horizon of its schedule.
         patience: epochs without a better value before it stops early; None means never.
+        gradient_reset: False never sets its gradients to zero: each step follows their sum.
+        diagnostics: what is noted with every epoch on top, such as `gradient_norms`.
     """
 
     model: MlpConfig
@@ -83,11 +85,14 @@ class TrialConfig:
     epochs: int = 10
     label_smoothing: float = 0.0
     patience: int | None = None
+    gradient_reset: bool = True
+    diagnostics: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-ready data; `from_dict` gives it back unchanged."""
         data = asdict(self)
         data["model"] = {"family": "mlp", **data["model"], "widths": list(self.model.widths)}
+        data["diagnostics"] = list(self.diagnostics)
         return data
 
     @classmethod
@@ -100,5 +105,6 @@ class TrialConfig:
                 "model": MlpConfig(**{**model, "widths": tuple(model["widths"])}),
                 "optimizer": OptimizerConfig(**data["optimizer"]),
                 "schedule": ScheduleConfig(**data["schedule"]),
+                "diagnostics": tuple(data.get("diagnostics", ())),
             }
         )

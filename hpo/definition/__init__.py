@@ -7,6 +7,7 @@ ranges.py     ranges: {int: [1, 4]}, {float: ...}, {choice: ...}
 leaves.py     what a field may hold: a constant, or a range of such
 sections.py   what all sections share: strict keys, plain sentences
 networks.py   the sections that a search draws from
+variations.py runs of a study that searches nothing
 schema.py     all other sections, and the whole
 loading.py    all of it in order
 """
@@ -17,6 +18,7 @@ from hpo.definition.loading import change_definition, json_schema, load_definiti
 from hpo.definition.networks import ACTIVATIONS, INITIALIZATIONS
 from hpo.definition.ranges import Choice, FloatRange, IntRange, Range, largest
 from hpo.definition.schema import StudyDefinition
+from hpo.definition.variations import describe_variation
 from hpo.studies import valid_name
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Range",
     "StudyDefinition",
     "change_definition",
+    "describe_variation",
     "json_schema",
     "largest",
     "load_definition",

@@ -7,11 +7,14 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, TypeGuard
 
 from pydantic import ValidationError, field_validator
+from pydantic_core import InitErrorDetails
 
-from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
+from hpo.definition.leaves import Flag, Number, Pattern, Word, detail, invalid
 from hpo.definition.networks import (
     FloatLeaf,
     IntLeaf,
@@ -19,8 +22,9 @@ from hpo.definition.networks import (
     OptimizerSection,
     ScheduleSection,
 )
-from hpo.definition.problems import Problem, render
+from hpo.definition.problems import Problem, render, shown
 from hpo.definition.sections import ExactlyOne, Section
+from hpo.definition.variations import problems_of_variations, varied, without_variations
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
 
@@ -119,6 +123,10 @@ class TrainingSection(Section):
     label_smoothing: Annotated[
         FloatLeaf, Number("label smoothing is a share below 1", high=1, open_high=True)
     ] = 0.0
+    gradient_reset: Annotated[bool, Flag(ranged=False)] = True
+    diagnostics: tuple[
+        Annotated[str, Word("a diagnostic", ("gradient_norms",), ranged=False)], ...
+    ] = ()
     device: Annotated[str, Pattern("auto, cpu, cuda or cuda:N", _DEVICE)] = "auto"
     precision: Annotated[
         str, Word("a precision", ("auto", "float32", "bfloat16"), ranged=False)
@@ -184,6 +192,7 @@ class SearchSection(Section):
     ] = 0.8
     metric: Annotated[str, Word("a metric", ("accuracy", "loss"), ranged=False)] = "accuracy"
     seed: Annotated[int, _count("a seed lies in 0 to 4294967295", low=0, high=2**32 - 1)] = 0
+    look_at_test: Annotated[bool, Flag(ranged=False)] | None = None
 
 
 class RetrainSection(Section):
@@ -201,7 +210,6 @@ class StudyDefinition(Section):
     """
 
     not_yet: ClassVar[dict[str, str]] = {
-        "variations": "this version has no variations; give each its own study file",
         "name": "a study is named after its file, or by `--name`; leave this key out",
     }
 
@@ -213,6 +221,20 @@ class StudyDefinition(Section):
     training: TrainingSection
     search: SearchSection = SearchSection()
     retrain: RetrainSection = RetrainSection()
+    variations: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def looks_at_test(self) -> bool:
+        """Whether each run is scored on the test rows; never where anything is searched."""
+        return bool(self.variations) and self.search.look_at_test is not False
+
+    @cached_property
+    def runs(self) -> tuple[StudyDefinition, ...]:
+        """What is trained: a definition for each variation; this one where there are none."""
+        if not self.variations:
+            return (self,)
+        base = without_variations(self.model_dump(mode="json"))
+        return tuple(type(self).model_validate(varied(base, one)) for one in self.variations)
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -221,10 +243,64 @@ class StudyDefinition(Section):
 
     @classmethod
     def prepared(cls, data: dict[str, Any] | str) -> Any:
-        """`search:` with nothing below it keeps its default."""
+        """`search:` with nothing below it keeps its default; every variation is one trial."""
         if isinstance(data, str):
             return data
-        return {key: value for key, value in data.items() if value is not None}
+        data = {key: value for key, value in data.items() if value is not None}
+        variations, search = data.get("variations"), data.get("search", {})
+        if _is_list(variations) and variations and isinstance(search, Mapping):
+            data["search"] = {"trials": len(variations), "pruner": "none", **search}
+        return data
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """What a study with variations cannot have, and one without."""
+        search = data.get("search")
+        search = search if isinstance(search, Mapping) else {}
+        variations = data.get("variations")
+        if not _is_list(variations) or not variations:
+            if search.get("look_at_test") is None:
+                return []
+            sentence = (
+                "this belongs to a study with `variations`; a search sees training rows only"
+            )
+            return [detail(sentence, "search", "look_at_test")]
+        details = []
+        count = len(variations)
+        if (trials := search.get("trials", count)) != count:
+            sentence = (
+                f"a study with variations trains each once, so it has {count} trials and not "
+                f"{shown(trials)}; leave this out"
+            )
+            details.append(detail(sentence, "search", "trials"))
+        if search.get("pruner", "none") not in ("none", {"none": {}}, {"none": None}):
+            sentence = "every variation is trained to its end; leave the pruner out"
+            details.append(detail(sentence, "search", "pruner"))
+        return details + problems_of_variations(data, cls._problems)
+
+    @classmethod
+    def _problems(cls, data: dict[str, Any]) -> list[Problem]:
+        try:
+            cls.model_validate(data)
+        except ValidationError as error:
+            return problems_in(error)
+        return []
+
+    @field_validator("variations", mode="before")
+    @classmethod
+    def _are_mappings(cls, variations: object) -> object:
+        if not _is_list(variations):
+            sentence = f"{shown(variations)} stands where a list of mappings is wanted"
+            raise invalid([detail(sentence)])
+        form = "a variation is a mapping, as in {training.batch_size: 16}; {} is the baseline"
+        wrong = [
+            detail(f"{shown(one)} stands here; {form}", place)
+            for place, one in enumerate(variations)
+            if not isinstance(one, Mapping)
+        ]
+        if wrong:
+            raise invalid(wrong)
+        return variations
 
     @field_validator("name", mode="plain")
     @classmethod
@@ -252,6 +328,10 @@ class StudyDefinition(Section):
             raise DefinitionError(render(problems_in(error), {}, source)) from None
         except (ValueError, RecursionError):
             raise DefinitionError([f"{source}: this is not JSON"]) from None
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def problems_in(error: ValidationError) -> list[Problem]:

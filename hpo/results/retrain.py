@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import optuna
-import torch
 from torch import Tensor
 
 from hpo.data import fetch, load_test
@@ -20,15 +19,14 @@ from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
 from hpo.training.devices import device_name
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.losses import score
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
+from hpo.training.scoring import score_network
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Split, prepare
 
 __all__ = ["Retrained", "retrain_best"]
 
-_EVALUATION_ROWS = 2048
 _RETRAIN = 5  # tells these seeds and streams from all others of a study
 
 
@@ -203,20 +201,5 @@ def _test(
     examples, task = data.task.examples, data.task
     test = ImageTensors(load_test(definition.dataset.name), examples.device)
     model = Mlp(winner.config.model, examples.features, task.classes).to(examples.device).eval()
-    scores = [_score(model, state, test, task.normalization) for state in states]
+    scores = [score_network(model, state, test, task.normalization) for state in states]
     return {name: [values[name] for values in scores] for name in scores[0]}
-
-
-def _score(
-    model: Mlp, state: dict[str, Tensor], test: ImageTensors, normalization: Normalization
-) -> dict[str, float]:
-    """Every metric of one network on the test rows."""
-    model.load_state_dict(state, strict=False)
-    losses = right = 0.0
-    with torch.inference_mode():
-        for features, labels in test.batches(
-            torch.arange(len(test)), normalization, torch.float32, _EVALUATION_ROWS
-        ):
-            loss, correct = score(model(features).t()[None], labels)
-            losses, right = losses + loss.item(), right + correct.item()
-    return {"accuracy": right / len(test), "loss": losses / len(test)}

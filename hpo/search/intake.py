@@ -19,6 +19,7 @@ from hpo.search import records
 from hpo.search.entry import Entry, Place
 from hpo.search.halt import halted
 from hpo.search.ledger import Ledger, LostLease, Slot
+from hpo.search.runs import Run
 from hpo.search.study import (
     SURPLUS,
     build_sampler,
@@ -106,7 +107,7 @@ class Intake:
             if "stream" in entry.origin:
                 entry.place = Place(entry.origin["stream"], entry.origin["joined"])
             return
-        entry.member = Member.restored(number, snapshot)
+        entry.member, entry.network = Member.restored(number, snapshot), snapshot.model_state
         entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
         _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
         for record in entry.member.history.records:
@@ -124,7 +125,7 @@ class Intake:
             # Told by a worker that died before it could mark the slot.
             self._teller.settle(slot)
             return None
-        sampler = self._sampler(batch_size)
+        sampler = self._sampler(slot, batch_size)
         if bound is None:
             trial = start_trial(self._study, slot.id, sampler)
         else:
@@ -140,8 +141,9 @@ class Intake:
 
     def _entry(self, slot: Slot, trial: optuna.Trial, bound: FrozenTrial | None) -> Entry:
         search = self._definition.search
-        seed = derive_seed(search.seed, trial.number, _TRAINING)
         config = space.draw(self._definition, trial)
+        run = Run.of(self._definition, trial)
+        seed = derive_seed(search.seed, run.seeded_by, _TRAINING)
         entry = Entry(
             slot=slot,
             trial=trial,
@@ -151,13 +153,15 @@ class Intake:
                 "worker": self._holder,
                 "device": device_name(self._task.examples.device),
                 "precision": str(self._task.precision).removeprefix("torch."),
+                **run.origin,
             },
             started=time.time(),
+            place=run.place,
         )
         if bound is None:
             return entry
         entry.reported = set(bound.intermediate_values)
-        entry.place = _first_place(bound)
+        entry.place = _first_place(bound) or run.place
         entry.troubles = Troubles.of(bound)
         if slot.taken_over:
             entry.troubles = entry.troubles.after_death(max(entry.reported, default=0))
@@ -183,14 +187,16 @@ class Intake:
         self._teller.copy(entry, twin)
         return False
 
-    def _sampler(self, batch_size: int | None) -> Callable[[int], BaseSampler]:
-        """What draws a trial, by its number.
+    def _sampler(self, slot: Slot, batch_size: int | None) -> Callable[[int], BaseSampler]:
+        """What draws the trial of a slot, by the trial's number.
 
         The sampler's startup trials are free in their batch size: the draws after them can only
         learn from sizes that they have seen.
         """
         fixed = {} if batch_size is None else {space.BATCH_SIZE: batch_size}
         free = startup_trials(self._definition)
+        if self._definition.variations:
+            fixed, free = {space.VARIATION: slot.number}, 0
         seed = self._definition.search.seed
         return lambda number: build_sampler(
             self._definition, trial_seed(seed, number), fixed if number >= free else {}

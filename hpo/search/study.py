@@ -164,6 +164,8 @@ def build_sampler(
 ) -> BaseSampler:
     """The definition's sampler.
 
+    Variations are not drawn: which one a trial is comes with `fixed`.
+
     TPE models the parameters of a condition jointly: Optuna's default models only what every
     trial has, and draws the rest one by one. CMA-ES is not offered: it unpickles what the
     database holds.
@@ -176,7 +178,7 @@ def build_sampler(
 
     settings = definition.search.sampler.settings
     sampler: BaseSampler
-    if isinstance(settings, TpeSettings):
+    if isinstance(settings, TpeSettings) and not definition.variations:
         sampler = WindowedTpe(seed=seed, startup_trials=settings.startup_trials)
     else:
         sampler = RandomSampler(seed=seed)

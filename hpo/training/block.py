@@ -11,6 +11,7 @@ from torch import Tensor
 from hpo.config import TrialConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
+from hpo.training.diagnostics import GRADIENT_NORMS, GradientNorms
 from hpo.training.dropout import DropoutMasks, LayerMasks
 from hpo.training.losses import cross_entropy, score
 from hpo.training.member import Member
@@ -42,6 +43,7 @@ class Block:
     Attributes:
         members: in the order in which they lie.
         losses: `[members]`, those of the batches of this epoch so far, summed, in nats.
+        norms: the gradient norms of the members; None if nobody asks for them.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Block:
         }
         self._smoothing = self._tensor([m.config.label_smoothing for m in self.members])
         self.losses = self._tensor([member.loss for member in self.members])
+        self.norms = self._gradient_norms()
 
     def state(self, member: Member) -> dict[str, Tensor]:
         """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
@@ -111,7 +114,7 @@ class Block:
         logits = self._model.forward(features, self._fill_mask)
         losses, gradient = cross_entropy(logits, own, self._smoothing)
         self.losses += losses
-        self._model.backward(gradient)
+        self._model.backward(gradient, self.norms and self.norms.observe)
         for member in self.members:
             member.optimizer.step(self._rate(member))
         self._model.parameters_changed()
@@ -119,6 +122,12 @@ class Block:
     def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As `losses.score`, for some rows, as they are."""
         return score(self._model.predict(features), labels)
+
+    def _gradient_norms(self) -> GradientNorms | None:
+        if not any(GRADIENT_NORMS in member.config.diagnostics for member in self.members):
+            return None
+        depths = [len(member.config.model.widths) for member in self.members]
+        return GradientNorms(self._model, depths, [m.gradient_norms for m in self.members])
 
     def _fill_mask(self, depth: int) -> None:
         self._masks[depth].fill()

@@ -66,4 +66,5 @@ def member_bytes(config: TrialConfig, features: int, classes: int) -> int:
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
     units = sum(config.model.widths) + 4 * classes
     rows = _PER_UNIT * config.batch_size + _SCORED_PER_UNIT * EVALUATION_ROWS
-    return _NUMBER * (_PER_PARAMETER * parameters + rows * units)
+    per_parameter = _PER_PARAMETER + (not config.gradient_reset)  # the sum of all gradients
+    return _NUMBER * (per_parameter * parameters + rows * units)

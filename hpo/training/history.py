@@ -23,6 +23,8 @@ class EpochRecord:
         loss: mean cross-entropy over the validation rows, in nats.
         accuracy: share of the validation rows classified rightly.
         seconds: the member's share of the time that its population trained.
+        gradient_norms: of each linear layer, as `diagnostics.GradientNorms` has them; empty where
+            the config does not ask for them.
     """
 
     epoch: int
@@ -30,14 +32,26 @@ class EpochRecord:
     loss: float
     accuracy: float
     seconds: float
+    gradient_norms: tuple[float, ...] = ()
 
     @property
     def diverged(self) -> bool:
         """Whether a loss is no longer a finite number."""
         return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data, without what is empty; `from_dict` gives it back."""
+        data = {name: getattr(self, name) for name in _NUMBERS}
+        norms = {"gradient_norms": list(self.gradient_norms)} if self.gradient_norms else {}
+        return {**data, **norms}
 
-_FIELDS = tuple(one.name for one in fields(EpochRecord))
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
+        """Read what `to_dict` wrote."""
+        return cls(**{**data, "gradient_norms": tuple(data.get("gradient_norms", ()))})
+
+
+_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name != "gradient_norms")
 
 
 @dataclass
@@ -57,7 +71,7 @@ class History:
         """Read what `curve` wrote."""
         history = cls(metric)
         for record in curve:
-            history.add(EpochRecord(**record))
+            history.add(EpochRecord.from_dict(record))
         return history
 
     def add(self, record: EpochRecord) -> None:
@@ -81,9 +95,9 @@ class History:
         """Time spent on training alone, without validation, reports and waiting."""
         return sum(record.seconds for record in self.records)
 
-    def curve(self) -> list[dict[str, float]]:
+    def curve(self) -> list[dict[str, Any]]:
         """The learning curve as JSON-ready data; `from_curve` gives the history back."""
-        return [{name: getattr(record, name) for name in _FIELDS} for record in self.records]
+        return [record.to_dict() for record in self.records]
 
     def _beats(self, record: EpochRecord, other: EpochRecord) -> bool:
         difference = self.value(record) - self.value(other)

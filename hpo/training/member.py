@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.training.history import History
-from hpo.training.optimizers import Optimizer, build_optimizer
+from hpo.training.optimizers import Optimizer, optimizer_of
 from hpo.training.snapshot import Snapshot, pack
 
 __all__ = ["Member"]
@@ -33,6 +33,7 @@ class Member:
         joined: the epoch of its stream after which it began; None before that.
         loss: of the batches of an unfinished epoch, summed, in nats.
         seconds: its share of the time that these took.
+        gradient_norms: of these, if its config asks for them: a sum for each linear layer.
         snapshot: what it goes on from, until it has joined a population.
     """
 
@@ -46,11 +47,12 @@ class Member:
     joined: int | None = None
     loss: float = field(default=0.0, init=False)
     seconds: float = field(default=0.0, init=False)
+    gradient_norms: list[float] = field(default_factory=list, init=False)
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.history = History(self.metric)
-        self.optimizer = build_optimizer(self.config.optimizer)
+        self.optimizer = optimizer_of(self.config)
 
     @classmethod
     def restored(cls, key: int, snapshot: Snapshot) -> Member:
@@ -62,6 +64,7 @@ class Member:
         member = cls(key, snapshot.config, facts["seed"], facts["metric"], joined=facts["joined"])
         member.history = History.from_curve(facts["metric"], facts["history"])
         member.loss, member.seconds = facts["loss"], facts["seconds"]
+        member.gradient_norms = list(facts["gradient_norms"])
         member.snapshot = snapshot
         return member
 
@@ -86,6 +89,7 @@ class Member:
             "batch": batch,
             "loss": self.loss,
             "seconds": self.seconds,
+            "gradient_norms": list(self.gradient_norms),
             "history": self.history.curve(),
             "optimizer": {"steps": optimizer.steps, "scalars": dict(optimizer.scalars)},
         }

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hpo.models.mlp import initial_state
 from hpo.training.block import Block, cost
+from hpo.training.diagnostics import GRADIENT_NORMS, finite
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
 from hpo.training.member import Member
@@ -136,6 +137,8 @@ class Population:
         assert self._block is not None
         block = self._block
         self._between_batches = False
+        if block.norms is not None and self.batch == 0:
+            block.norms.clear()
         for batch, (features, labels) in enumerate(self._batches()):
             if stopping():
                 self._pause(max(batch, self.batch))
@@ -197,9 +200,10 @@ class Population:
                 loss=losses[place],
                 accuracy=accuracies[place],
                 seconds=member.seconds,
+                gradient_norms=finite(member.gradient_norms),
             )
             member.history.add(record)
-            member.seconds = 0.0
+            member.seconds, member.gradient_norms = 0.0, []
             records.append(record)
         self._between_batches = True
         return records
@@ -210,6 +214,10 @@ class Population:
         self.batch = batch
         for member, loss in zip(self.members, self._block.losses.tolist(), strict=True):
             member.loss = loss
+        if self._block.norms is not None:
+            for member, norms in zip(self.members, self._block.norms.sums(), strict=True):
+                if GRADIENT_NORMS in member.config.diagnostics:
+                    member.gradient_norms = norms
         self._between_batches = True
 
     def _batches(self) -> Iterator[_Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import Layout
+from hpo.training.diagnostics import GRADIENT_NORMS
 from hpo.training.history import DIRECTIONS, EpochRecord
-from hpo.training.optimizers import OPTIMIZERS, build_optimizer
+from hpo.training.optimizers import optimizer_of
 
 __all__ = ["Snapshot", "pack"]
 
@@ -46,8 +47,9 @@ class Snapshot:
 
     Attributes:
         facts: JSON-ready: `config, seed, metric`; `stream` (its number), `joined`, `epoch` and
-            `batch`, the place among the batches; `loss` and `seconds` of the unfinished epoch,
-            summed over its batches; `history`; and of the optimizer `steps` and `scalars`.
+            `batch`, the place among the batches; `loss`, `seconds` and `gradient_norms` of the
+            unfinished epoch, summed over its batches; `history`; and of the optimizer `steps` and
+            `scalars`.
         tensors: on the CPU: `model.NAME`, `optimizer.STATE.NAME` and `dropout`, the state of the
             generator.
     """
@@ -114,7 +116,7 @@ class Snapshot:
                 self.tensors[f"{_OPTIMIZER}{state}.{name}"].to(device, copy=True)
                 for name in parameters
             ]
-            for state in OPTIMIZERS[self.config.optimizer.name].state_names
+            for state in optimizer_of(self.config).state_names
         }
 
     def check(self) -> None:
@@ -133,9 +135,11 @@ class Snapshot:
     def _has_facts(self) -> bool:
         facts, config = self.facts, self.config
         example = _example()
-        example["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
+        example["optimizer"]["scalars"] = optimizer_of(config).scalars
         if config.patience is None:
             example["config"]["patience"] = None
+        if GRADIENT_NORMS in config.diagnostics:
+            example["history"][0]["gradient_norms"] = [0.0]
         if not _is_like(facts, example):
             return False
         counts = [facts[name] for name in ("seed", "stream", "joined", "epoch", "batch")]
@@ -156,7 +160,7 @@ class Snapshot:
         parameters = layout.parameters[0]
         spans = {**parameters, **layout.statistics[0]}
         shapes = {_MODEL + name: span.shape for name, span in spans.items()}
-        for state in OPTIMIZERS[config.optimizer.name].state_names:
+        for state in optimizer_of(config).state_names:
             shapes |= {
                 f"{_OPTIMIZER}{state}.{name}": span.shape for name, span in parameters.items()
             }
@@ -173,7 +177,10 @@ class Snapshot:
 def _example() -> dict[str, Any]:
     """Facts of the right kind."""
     config = TrialConfig(
-        model=MlpConfig(widths=(1,)), optimizer=OptimizerConfig(name="", lr=0.0), patience=1
+        model=MlpConfig(widths=(1,)),
+        optimizer=OptimizerConfig(name="", lr=0.0),
+        patience=1,
+        diagnostics=("",),
     )
     return {
         "config": config.to_dict(),
@@ -185,7 +192,8 @@ def _example() -> dict[str, Any]:
         "batch": 0,
         "loss": 0.0,
         "seconds": 0.0,
-        "history": [asdict(EpochRecord(1, 0.0, 0.0, 0.0, 0.0))],
+        "gradient_norms": [0.0],
+        "history": [EpochRecord(1, 0.0, 0.0, 0.0, 0.0).to_dict()],
         "optimizer": {"steps": 0, "scalars": {}},
     }
 

@@ -100,14 +100,17 @@ def check(definition: StudyDefinition) -> None:
 
 def _work(definition: StudyDefinition, features: int) -> int:
     """Multiplications in the first layer of the largest network that the study can draw."""
-    networks = definition.model.options.values()
-    widest = max(network.widest for network in networks if isinstance(network, MlpSection))
-    return features * widest * largest(definition.training.batch_size)
+    return max(
+        features * network.widest * largest(run.training.batch_size)
+        for run in definition.runs
+        for network in run.model.options.values()
+        if isinstance(network, MlpSection)
+    )
 
 
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
     """Refuse a study that could draw a batch larger than its training rows."""
-    batch = largest(definition.training.batch_size)
+    batch = max(largest(run.training.batch_size) for run in definition.runs)
     if batch > rows:
         message = (
             f"training.batch_size: a batch of {batch} is larger than the {rows} training rows "

@@ -1,0 +1,91 @@
+"""What can be watched while members train, on top of what every epoch notes; nothing hangs on it.
+
+`gradient_norms`: for each linear layer of a member, first to last, the squared sum of the
+derivative of the loss by what the layer writes (its delta: before batch norm and activation),
+over its units, the rows of a batch, and the batches of an epoch. The loss is that of a step: the
+mean over the rows of a batch. So the same deltas in batches of twice the size come to a quarter:
+as many rows in all, each with half the weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hpo.models.wide_mlp import WideMlp
+
+__all__ = ["GRADIENT_NORMS", "GradientNorms", "finite"]
+
+GRADIENT_NORMS = "gradient_norms"
+_LOGITS = -1
+
+
+def finite(sums: Sequence[float]) -> tuple[float, ...]:
+    """The sums, or nothing where one is beyond all numbers: no database stores that."""
+    return tuple(sums) if all(map(math.isfinite, sums)) else ()
+
+
+class GradientNorms:
+    """The squared sums of members that lie side by side.
+
+    They are float64: squares of float32 numbers span more than float32 does.
+
+    Args:
+        model: what the members lie in.
+        depths: how many hidden layers each has.
+        begun: of each, the sums over the batches of this epoch that were done elsewhere; empty
+            where there are none.
+    """
+
+    def __init__(
+        self, model: WideMlp, depths: Sequence[int], begun: Sequence[Sequence[float]]
+    ) -> None:
+        self._depths = depths
+        layers = [*range(max(depths, default=0)), _LOGITS]
+        self._lengths = {layer: _lengths(model, layer, len(depths)) for layer in layers}
+        self._sums = {
+            layer: torch.zeros(len(depths), dtype=torch.float64, device=model.device)
+            for layer in layers
+        }
+        for place, sums in enumerate(begun):
+            for layer, value in zip(self._layers_of(place), sums, strict=False):
+                self._sums[layer][place] = value
+
+    def observe(self, depth: int, delta: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            delta: `[units, batch]`, of all members that have that layer.
+        """
+        squares = torch.linalg.vector_norm(delta, dim=1, dtype=torch.float64).square_()
+        # Member by member in a fixed order: `index_add_` has none on a GPU, and a product with
+        # zeros would carry the NaN of one that diverged to all others.
+        self._sums[depth] += torch.segment_reduce(
+            squares, "sum", lengths=self._lengths[depth], initial=0.0, unsafe=True
+        )
+
+    def sums(self) -> list[list[float]]:
+        """Of each member: of each of its layers, first to last, over the epoch so far."""
+        columns = {layer: sums.tolist() for layer, sums in self._sums.items()}
+        return [
+            [columns[layer][place] for layer in self._layers_of(place)]
+            for place in range(len(self._depths))
+        ]
+
+    def clear(self) -> None:
+        """Begin an epoch."""
+        for sums in self._sums.values():
+            sums.zero_()
+
+    def _layers_of(self, place: int) -> list[int]:
+        return [*range(self._depths[place]), _LOGITS]
+
+
+def _lengths(model: WideMlp, layer: int, members: int) -> Tensor:
+    """`[members]`: how many units of the layer each has; they lie in the members' order."""
+    rows_of = model.rows_of(layer)
+    counts = [rows_of[m].stop - rows_of[m].start if m in rows_of else 0 for m in range(members)]
+    return torch.tensor(counts, device=model.device)
