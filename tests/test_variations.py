@@ -35,7 +35,7 @@ WORDS = [
     "baseline",
     "training.batch_size 16",
     "optimizer.adam.lr 0.01",
-    "optimizer (sgd (lr 0.001))",
+    "optimizer sgd (lr 0.001)",
     "baseline",
     "training.gradient_reset false",
 ]
@@ -143,7 +143,7 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(place: Path) -> None:
     good, bad = runs(place)
     assert (good["state"], bad["state"]) == ("complete", "failed")
     assert bad["test_accuracy"] is None
-    assert "optimizer (sgd (lr 1e+38)): diverged in epoch" in done.stdout
+    assert "optimizer sgd (lr 1e+38): diverged in epoch" in done.stdout
 
 
 def test_the_test_rows_stay_closed_if_the_study_says_so(
@@ -191,8 +191,10 @@ def test_another_list_does_not_go_on_with_the_runs_of_this_one(place: Path) -> N
 def test_a_dry_run_lists_the_runs(place: Path) -> None:
     done = here(place, "optimize", "--study", "steps", "--dry-run")
     assert "variations: 6, each trained once" in done.stdout
-    assert "  3: optimizer (sgd (lr 0.001))" in done.stdout
+    assert "  3: optimizer sgd (lr 0.001)" in done.stdout
     assert not (place / "hpo.db").exists()
+    valid = here(place, "studies", "validate", "steps").stdout
+    assert valid == "studies/steps.yaml: valid, 6 variations, each trained once\n"
 
 
 def test_gradient_norms_lie_with_the_learning_curve(place: Path) -> None:
@@ -233,7 +235,7 @@ def test_the_sensitivity_study_in_small(place: Path) -> None:
         "training.batch_size 64",
         "optimizer.adam.lr 0.01",
         "optimizer.adam.lr 0.0001",
-        "optimizer (sgd (lr 0.001))",
+        "optimizer sgd (lr 0.001)",
         "training.gradient_reset false",
     ]
     assert all(run["state"] == "complete" and run["test_accuracy"] > 0 for run in found)

@@ -95,9 +95,11 @@ def varied(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> _Data:
 
 def describe_variation(overrides: Mapping[str, Any]) -> str:
     """A variation in words, such as `training.batch_size 16`; without overrides `baseline`."""
-    words = (
-        f"{'.'.join(path)} {_in_words(value)}".rstrip() for path, value, _ in _settings(overrides)
-    )
+    words = []
+    for path, value, _ in _settings(overrides):
+        inner = _in_words(value)
+        inner = inner[1:-1] if isinstance(value, Mapping) else inner
+        words.append(f"{'.'.join(path)} {inner}".rstrip())
     return ", ".join(words) or "baseline"
 
 

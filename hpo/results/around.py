@@ -143,13 +143,13 @@ class _Around:
         params = {} if like is None else like.params
         name = chosen or params.get(home, next(iter(options)))
         settings: dict[str, Any] = {}
-        for key in type(options[name]).model_fields:
+        for key, field in type(options[name]).model_fields.items():
             leaf = getattr(options[name], key)
             if f"{name}.{key}" in params:
                 settings[key] = params[f"{name}.{key}"]
             elif is_range(leaf) and (like is None or home != "model"):
                 settings[key] = _middle(leaf)
-            elif leaf is not None and not is_range(leaf):
+            elif leaf != field.default and not is_range(leaf):
                 settings[key] = leaf
         if home == "model" and like is not None and like.config is not None:
             settings = {key: settings[key] for key in settings if key not in ("layers", "width")}
@@ -192,7 +192,7 @@ def _values(leaf: Range, own: Any) -> list[Any]:
 def _middle(leaf: Any) -> Any:
     if isinstance(leaf, Choice):
         return leaf.choices[0]
-    return _at(leaf, 0.5) if is_range(leaf) else leaf
+    return _at(leaf, 0.5) if isinstance(leaf, IntRange | FloatRange) else leaf
 
 
 def _at(leaf: IntRange | FloatRange, share: float) -> int | float:

@@ -114,7 +114,7 @@ class Block:
         logits = self._model.forward(features, self._fill_mask)
         losses, gradient = cross_entropy(logits, own, self._smoothing)
         self.losses += losses
-        self._model.backward(gradient, self.norms and self.norms.observe)
+        self._model.backward(gradient, None if self.norms is None else self.norms.observe)
         for member in self.members:
             member.optimizer.step(self._rate(member))
         self._model.parameters_changed()

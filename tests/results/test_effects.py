@@ -119,7 +119,7 @@ def test_each_variation_changes_one_parameter_of_the_best_trial(load: Load) -> N
             definition, 0, 0.9, mlp__layers=2, mlp__width_0=50, mlp__width_1=20, **common, **sgd
         ),
         drawn(
-            definition, 1, 0.8, mlp__layers=1, mlp__width_0=9, **common, **adam, schedule="cosine"
+            definition, 1, 0.8, mlp__layers=1, mlp__width_0=12, **common, **adam, schedule="cosine"
         ),
     ]
     data = around(definition, trials, maximize=True)

@@ -79,7 +79,7 @@ def norms_by_autograd(bench: Bench, member: Member, state: dict[str, Tensor]) ->
             with torch.no_grad():
                 for parameter in model.parameters():
                     assert parameter.grad is not None
-                    parameter -= config.optimizer.lr * parameter.grad
+                    parameter.sub_(parameter.grad, alpha=config.optimizer.lr)
         found.append([sums[name] for name in linear])
     return found
 
