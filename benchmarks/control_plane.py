@@ -44,7 +44,7 @@ from hpo.search.storage import Storage, open_storage
 from hpo.search.worker import WorkerOptions, build_crew
 from hpo.training.fit import Ending
 from hpo.training.history import EpochRecord
-from hpo.training.task import Split, Task
+from hpo.training.task import Fold, Split, Task
 
 _SIZES = (100, 1_000, 5_000, 10_000)
 _WARM_UP = 2
@@ -225,7 +225,8 @@ def _data() -> Split:
     images = rng.integers(0, 256, (_ROWS, 28, 28), dtype=np.uint8)
     examples = ImageTensors(LabelledRows(images, rng.integers(0, 10, _ROWS)), torch.device("cpu"))
     rows = torch.arange(_ROWS)
-    return Split(Task(examples, 10, examples.normalization(rows)), rows, rows)
+    normalization = examples.normalization(rows)
+    return Split(Task(examples, 10, normalization), (Fold(rows, rows, normalization),))
 
 
 def _driver(url: str) -> str:

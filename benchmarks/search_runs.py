@@ -165,7 +165,7 @@ def _train(trial: optuna.Trial, config: TrialConfig, data: Split, seed: int) -> 
     for epoch in range(1, config.epochs + 1):
         loss = _train_epoch(model, optimizer, config, stream, epoch - 1, data)
         held_out = task.examples.batches(
-            data.validation, task.normalization, torch.float32, EVALUATION_ROWS
+            data.validation[0], task.normalization, torch.float32, EVALUATION_ROWS
         )
         accuracy = tutorial.accuracy(model, held_out, task.examples.device)
         trial.report(accuracy, epoch)

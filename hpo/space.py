@@ -219,7 +219,7 @@ def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
         "training.early_stopping": "off" if stopping is None else f"patience {stopping.patience}",
         "training.gradient_reset": definition.training.gradient_reset,
         "dataset.name": definition.dataset.name,
-        "dataset.validation": definition.dataset.validation,
+        "dataset.validation": definition.dataset.divided,
         "dataset.augment": _augmentations(definition),
         "search.metric": definition.search.metric,
         "search.seed": definition.search.seed,

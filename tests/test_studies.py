@@ -10,7 +10,9 @@ from hpo.definition import load_definition
 from hpo.errors import UsageError
 from tests.faults.test_names import BAD_NAMES
 
-SHIPPED = ["digits", "fashion_mnist", "fashion_mnist_sensitivity", "mnist", "stl10"]
+SHIPPED = sorted(
+    file.stem for file in (Path(hpo.__file__).parent.parent / "studies").glob("*.yaml")
+)
 
 
 @pytest.fixture
@@ -42,8 +44,7 @@ def test_shipped_studies_are_found_from_any_folder(here: Path) -> None:
         assert study.path.is_absolute()
         definition = load_definition(study.path)
         assert definition.name == study.name
-        assert study.name.startswith(definition.dataset.name)
-        assert "MLP" in study.summary
+        assert study.summary
         assert not study.summary.startswith(("#", "studies/"))
 
 

@@ -24,7 +24,7 @@ def shorthands(trials: int | None, seed: int | None) -> list[str]:
 
 def find_definition(study: str, url: str, changes: list[str], name: str | None) -> StudyDefinition:
     """Of the study's file; of the database, where only that holds the study."""
-    from hpo import studies
+    from hpo import grid, studies
     from hpo.definition import change_definition, load_definition
     from hpo.errors import HpoError, UsageError
 
@@ -37,8 +37,8 @@ def find_definition(study: str, url: str, changes: list[str], name: str | None) 
             stored = None
         if stored is None:
             raise
-        return change_definition(stored, changes, name=name)
-    return load_definition(path, changes, name=name)
+        return grid.sized(change_definition(stored, changes, name=name))
+    return grid.sized(load_definition(path, changes, name=name))
 
 
 def _stored_definition(study: str, url: str) -> StudyDefinition:

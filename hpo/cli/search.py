@@ -224,7 +224,8 @@ def _show_plan(
     )
     typer.echo(
         f"data: {definition.dataset.name}, {len(data.training)} training rows, "
-        f"{len(data.validation)} validation rows"
+        f"{len(data.validation[0])} validation rows"
+        + (f" in each of {len(data.folds)} folds" if len(data.folds) > 1 else "")
     )
     typer.echo(
         f"device: {device_name(device)}, {precision}, "

@@ -3,7 +3,7 @@
     names, describe, status      what there is
     fetch                        bring a dataset's files into the data folder
     load_train, load_test        the rows; `load_test` is the one door to the test rows
-    split                        training rows -> training and validation indices
+    split, folds                 training rows -> training and validation indices
     Dataset, IdxDataset, ...     to offer a dataset of one's own (entry point `hpo.datasets`)
 
 Importing this costs NumPy and nothing heavier; torch, torchvision and scikit-learn are imported
@@ -18,7 +18,7 @@ from hpo.data.files import RawFile
 from hpo.data.folder import data_folder
 from hpo.data.idx_dataset import IdxDataset
 from hpo.data.rows import LabelledRows
-from hpo.data.splits import split
+from hpo.data.splits import folds, split
 
 __all__ = [
     "Dataset",
@@ -31,6 +31,7 @@ __all__ = [
     "data_folder",
     "describe",
     "fetch",
+    "folds",
     "load_test",
     "load_train",
     "names",

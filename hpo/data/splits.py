@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from hpo.errors import UsageError
 
+Rows = NDArray[np.int64]
+
 _PURPOSE = 0x73706C69  # "spli": keeps this use of the seed apart from every other
 
 
-def split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(n: int, share: float, seed: int) -> tuple[Rows, Rows]:
     """Shuffle row numbers by the seed and hold a share of them out.
 
     The same on every machine and with every NumPy: the shuffle sorts raw PCG64 output, which
@@ -40,6 +42,38 @@ def split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[n
         raise UsageError(
             f"the validation share {share} of {n} rows leaves none for training; lower it"
         )
-    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_PURPOSE,)))
-    order = np.argsort(bits.random_raw(n), kind="stable").astype(np.int64, copy=False)
+    order = _shuffled(n, seed)
     return order[held_out:], order[:held_out]
+
+
+def folds(n: int, count: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Shuffle row numbers by the seed, cut them into folds, and hold out one after the other.
+
+    Args:
+        n: how many rows.
+        count: of folds, at least 2; their sizes differ by one row at most, the first are larger.
+        seed: 0 or above.
+
+    Returns:
+        For each fold `(train, validation)`, int64 row numbers, disjoint, together `0..n-1`; the
+        validation rows of all folds are disjoint and together `0..n-1` too.
+
+    Raises:
+        UsageError: a value is out of range, or there are more folds than rows.
+    """
+    if count < 2:
+        raise UsageError(f"{count} folds leave nothing to train on; there are at least 2")
+    if count > n:
+        raise UsageError(f"{n} rows cannot be cut into {count} folds; ask for fewer")
+    if seed < 0:
+        raise UsageError(f"the seed {seed} is below 0; a seed is 0 or above")
+    parts = np.array_split(_shuffled(n, seed), count)
+    return [
+        (np.concatenate([*parts[:place], *parts[place + 1 :]]), parts[place])
+        for place in range(count)
+    ]
+
+
+def _shuffled(n: int, seed: int) -> Rows:
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_PURPOSE,)))
+    return np.argsort(bits.random_raw(n), kind="stable").astype(np.int64, copy=False)

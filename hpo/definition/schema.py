@@ -7,11 +7,11 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, TypeGuard
+from typing import Annotated, Any, ClassVar, Self, TypeGuard
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
 from hpo.definition.leaves import Flag, Number, Pattern, Word, detail, invalid
@@ -23,6 +23,7 @@ from hpo.definition.networks import (
     ScheduleSection,
 )
 from hpo.definition.problems import Problem, render, shown
+from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
 from hpo.definition.variations import problems_of_variations, varied, without_variations
 from hpo.errors import DefinitionError, UsageError
@@ -82,12 +83,7 @@ class Augmentation(ExactlyOne):
 
 
 class DatasetSection(Section):
-    """Which data, and how the validation rows are taken from the training rows."""
-
-    not_yet: ClassVar[dict[str, str]] = {
-        "folds": "this version has no folds, it validates on a held-out share; "
-        "write `validation: 0.2`"
-    }
+    """Which data, and how the validation rows are taken from the training rows: a share, or folds."""
 
     name: Annotated[str, Pattern("the name of a dataset", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")]
     validation: Annotated[
@@ -100,7 +96,21 @@ class DatasetSection(Section):
             ranged=False,
         ),
     ] = 0.15
+    folds: Annotated[int, _count("there are 2 to 100 folds", low=2, high=100)] | None = None
     augment: tuple[Augmentation, ...] = ()
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """Either a share or folds."""
+        if data.get("folds") is None or "validation" not in data:
+            return []
+        sentence = "with `folds` every row validates once, so `validation` cannot be given too"
+        return [detail(sentence, "validation")]
+
+    @property
+    def divided(self) -> str:
+        """How the validation rows are taken, in words."""
+        return f"share {self.validation:g}" if self.folds is None else f"{self.folds} folds"
 
 
 # --- training, search, retrain
@@ -143,6 +153,10 @@ class RandomSettings(Section):
     """Every trial is drawn at random."""
 
 
+class GridSettings(Section):
+    """Every combination of a finite space, each once."""
+
+
 class SamplerSection(ExactlyOne):
     """What proposes the next trial."""
 
@@ -150,6 +164,7 @@ class SamplerSection(ExactlyOne):
 
     tpe: TpeSettings | None = None
     random: RandomSettings | None = None
+    grid: GridSettings | None = None
 
 
 class AshaSettings(Section):
@@ -225,8 +240,12 @@ class StudyDefinition(Section):
 
     @property
     def looks_at_test(self) -> bool:
-        """Whether each run is scored on the test rows; never where anything is searched."""
-        return bool(self.variations) and self.search.look_at_test is not False
+        """Whether each run is scored on the test rows; never where anything is searched.
+
+        Nor with folds, where a run has a network for each, and none that is its own.
+        """
+        closed = self.search.look_at_test is False or self.dataset.folds is not None
+        return bool(self.variations) and not closed
 
     @cached_property
     def runs(self) -> tuple[StudyDefinition, ...]:
@@ -276,6 +295,11 @@ class StudyDefinition(Section):
         if search.get("pruner", "none") not in ("none", {"none": {}}, {"none": None}):
             sentence = "every variation is trained to its end; leave the pruner out"
             details.append(detail(sentence, "search", "pruner"))
+        dataset = data.get("dataset")
+        folds = dataset.get("folds") if isinstance(dataset, Mapping) else None
+        if folds is not None and search.get("look_at_test") is True:
+            sentence = "with `dataset.folds` a run is a network for each, so none is tested"
+            details.append(detail(sentence, "search", "look_at_test"))
         return details + problems_of_variations(data, cls._problems)
 
     @classmethod
@@ -301,6 +325,19 @@ class StudyDefinition(Section):
         if wrong:
             raise invalid(wrong)
         return variations
+
+    @model_validator(mode="after")
+    def _a_grid_has_steps(self) -> Self:
+        if self.search.sampler.grid is None:
+            return self
+        endless = [
+            (path, leaf)
+            for path, leaf in _leaves(self)
+            if isinstance(leaf, FloatRange) and leaf.step is None and leaf.low < leaf.high
+        ]
+        if endless:
+            raise invalid([detail(_stepless(leaf), *path) for path, leaf in endless])
+        return self
 
     @field_validator("name", mode="plain")
     @classmethod
@@ -332,6 +369,24 @@ class StudyDefinition(Section):
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _leaves(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every value below a section that is no section, with its path."""
+    for name in type(section).model_fields:
+        value, path = getattr(section, name), (*above, name)
+        if isinstance(value, Section):
+            yield from _leaves(value, *path)
+        else:
+            yield path, value
+
+
+def _stepless(leaf: FloatRange) -> str:
+    low, high = f"{leaf.low:g}", f"{leaf.high:g}"
+    return (
+        f"{leaf} is continuous, and `sampler: grid` visits every value; give it steps, "
+        f"{{float: [{low}, {high}], step: ...}}, or {{choice: [{low}, {high}]}} with more between"
+    )
 
 
 def problems_in(error: ValidationError) -> list[Problem]:

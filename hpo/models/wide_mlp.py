@@ -184,22 +184,23 @@ class WideMlp:
             self._backward_products(layer.products, layer.grad)
         self._features = ()
 
-    def predict(self, features: Tensor) -> Tensor:
+    def predict(self, features: Sequence[Tensor]) -> Tensor:
         """A pass for evaluation: running statistics, no dropout, any number of rows.
 
         Args:
-            features: `[rows, inputs]` in the operand dtype, the same for every member.
+            features: of each stream, or of one for all, `[rows, inputs]` in the operand dtype.
 
         Returns:
             Logits `[members, outputs, rows]`.
         """
-        rows = features.shape[0]
-        everywhere = [features] * (max(self._streams) + 1)
+        rows = features[0].shape[0]
+        if len(features) == 1:
+            features = [*features] * (max(self._streams) + 1)
         operands: list[Tensor] = []
         for layer in self._layers:
             pre = self._empty(layer.width, rows)
             for product in layer.products:
-                product.forward(everywhere, operands, pre)
+                product.forward(features, operands, pre)
             if layer.norm:
                 layer.norm.predict(pre)
             if layer.bias:
@@ -209,7 +210,7 @@ class WideMlp:
             operands.append(pre.to(self.operand_dtype))
         logits = self._empty(len(self.configs) * self.outputs, rows)
         for product in self._output:
-            product.forward(everywhere, operands, logits)
+            product.forward(features, operands, logits)
         logits.add_(self._output_bias.value[:, None])
         return logits.view(-1, self.outputs, rows)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from statistics import median
 
@@ -22,7 +23,7 @@ from hpo.training.footprint import limits, member_bytes
 from hpo.training.history import DIRECTIONS, EpochRecord, History
 from hpo.training.mishaps import Mishap
 from hpo.training.population import Member, Population
-from hpo.training.streams import Stream, derive_seed
+from hpo.training.streams import derive_seed
 from hpo.training.task import Split
 
 __all__ = ["Finalist", "choose", "score_again"]
@@ -118,7 +119,7 @@ def score_again(
 
 
 class _Rescoring:
-    """The crew of `training.fit`: every finalist with every seed, a stream for each seed."""
+    """The crew of `training.fit`: every finalist with every seed, streams for each seed."""
 
     def __init__(
         self,
@@ -148,30 +149,23 @@ class _Rescoring:
         task = self._data.task
         place = self._waiting[0][0] if self._waiting else 0
         config = self._finalists[place].config
-        fitting = self._memory // member_bytes(config, task.examples.features, task.classes)
+        folds = len(self._data.folds)
+        size = folds * member_bytes(config, task.examples.features, task.classes)
+        fitting = self._memory // size
         room = max(1, min(fitting, self._most))
         group = [entry for entry in self._waiting if entry[0] == place][:room]
         self._waiting = [entry for entry in self._waiting if entry not in group]
         if not group:
             return
-        population = Population(
-            task,
-            *(
-                Stream(
-                    self._data.training,
-                    config.batch_size,
-                    derive_seed(self._study_seed, _RESCORING),
-                    number=seed,
-                )
-                for _, seed in group
-            ),
-        )
+        order_seed = derive_seed(self._study_seed, _RESCORING)
+        streams = [self._data.streams(config.batch_size, order_seed, seed) for _, seed in group]
+        population = Population(task, *chain.from_iterable(streams))
         members = []
-        for stream, (_, seed) in enumerate(group):
+        for turn, (_, seed) in enumerate(group):
             number = self._finalists[place].number
             member_seed = derive_seed(self._study_seed, _RESCORING, number, seed)
             key = place * self._seeds + seed
-            member = Member(key, config, member_seed, self._metric, stream)
+            member = Member(key, config, member_seed, self._metric, turn * folds, folds)
             self._members[member] = (place, seed)
             members.append(member)
         self._heard(

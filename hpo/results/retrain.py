@@ -22,7 +22,7 @@ from hpo.training.footprint import limits, member_bytes
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
 from hpo.training.scoring import score_network
-from hpo.training.streams import Stream, derive_seed
+from hpo.training.streams import derive_seed
 from hpo.training.task import Split, prepare
 
 __all__ = ["Retrained", "retrain_best"]
@@ -152,7 +152,7 @@ def _train(
     states: list[dict[str, Tensor]] = []
     while len(states) < len(seeds):
         group = range(len(states), min(len(states) + room, len(seeds)))
-        streams = [Stream(data.training, config.batch_size, order_seed, seed) for seed in group]
+        streams = [data.streams(config.batch_size, order_seed, seed)[0] for seed in group]
         population = Population(task, *streams)
         members = [
             Member(seed, config, seeds[seed], stream=place) for place, seed in enumerate(group)

@@ -22,17 +22,11 @@ class AshaPruner(BasePruner):
     its best value up to there is among the best `1 / reduction` of all trials that have reached
     the rung, itself included; at least one goes on.
 
-    Two things are added, for what goes wrong in a search that learns.
-
-    Late trials are better than most that came early, and by rank alone every other one would go
-    on (measured: 39 and 35 % of those at the two rungs of a search, not 25). So a rung has room
-    for one in `reduction` of those that reached it; once it is taken, by those who went on and by
-    better ones that stand at the rung with it, only a trial among the best `1 / reduction**2`
-    goes on: one that would pass another such rung.
-
-    Early trials are judged against few, and the first against nobody. So the verdict of a rung is
-    looked at again at twice, four times, ... its epochs, up to where the next one is due: a trial
-    ends there if by now even twice the room would not have held it.
+    A sampler that learns makes the trials that come late better than most that came early, and
+    by that alone every other one would go on (measured: 39 and 35 % of those at the two rungs of
+    a search, not 25). So a rung has room for one in `reduction` of those that reached it; once
+    it is taken, by those who went on and by better ones that stand at the rung with it, only a
+    trial among the best `1 / reduction**2` goes on: one that would pass another such rung.
 
     Optuna's own pruner keeps what a trial had at a rung in attributes that are written while it
     is asked, so of a population that arrives together the first ones asked are judged against
@@ -53,80 +47,66 @@ class AshaPruner(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial, having reported its newest epoch, should stop."""
         epoch = trial.last_step
-        rung = None if epoch is None else self._rung_judged_at(epoch)
-        if rung is None:
+        if epoch is None or not self.is_rung(epoch):
             return False
+        maximize = study.direction == StudyDirection.MAXIMIZE
         history = history_of(study)
-        facts = (rung, rung * self._reduction, study.direction == StudyDirection.MAXIMIZE)
-        ended = history.index(_Rung, *facts)
-        running = _Rung(*facts)
+        ended = history.index(_Rung, epoch, maximize)
+        running = _Rung(epoch, maximize)
         for rival in history.unfinished:
             running.add(rival)
-        own = running.cost(trial)
+        own = _cost(trial, epoch, maximize)
         arrived = len(ended.costs) + len(running.costs)
-        better = bisect_left(ended.costs, own) + bisect_left(running.costs, own)
+        better = ended.better(own) + running.better(own)
         room = max(1, arrived // self._reduction)
-        if epoch != rung:
-            return better >= 2 * room
         taken = ended.passed + running.passed + bisect_left(running.undecided, own)
         outstanding = better < max(1, arrived // self._reduction**2)
         return better >= room or (taken >= room and not outstanding)
 
-    def judges(self, epoch: int) -> bool:
-        """Whether anybody may have to leave after so many epochs."""
-        return self._rung_judged_at(epoch) is not None
-
-    def _rung_judged_at(self, epoch: int) -> int | None:
-        """The rung at this epoch, or the one that is looked at again here."""
+    def is_rung(self, epoch: int) -> bool:
+        """Whether anybody is judged after so many epochs."""
+        if epoch * self._reduction > self._epochs:
+            return False
         rung = self._min_epochs
-        while rung * self._reduction <= self._epochs:
-            again = rung
-            while again < rung * self._reduction:
-                if again == epoch:
-                    return rung
-                again *= 2
+        while rung < epoch:
             rung *= self._reduction
-        return None
+        return rung == epoch
 
 
 class _Rung:
-    """The trials that have reached a rung.
-
-    Args:
-        epoch: of the rung.
-        due: the epoch of the next one.
+    """The trials that have reached an epoch.
 
     Attributes:
         costs: what each had come to there, best first.
-        passed: how many have gone on from there, and were not ended before the next one.
+        passed: how many have gone on from there.
         undecided: what those have that stand there now, best first.
     """
 
-    def __init__(self, epoch: int, due: int, maximize: bool) -> None:
+    def __init__(self, epoch: int, maximize: bool) -> None:
         self.costs: list[float] = []
         self.passed = 0
         self.undecided: list[float] = []
         self._epoch = epoch
-        self._due = due
-        self._sign = -1.0 if maximize else 1.0
+        self._maximize = maximize
 
     def add(self, trial: FrozenTrial) -> None:
         if self._epoch not in trial.intermediate_values:
             return
-        cost, last = self.cost(trial), trial.last_step or 0
+        cost = _cost(trial, self._epoch, self._maximize)
         insort(self.costs, cost)
-        if trial.state.is_finished():
-            self.passed += trial.state == TrialState.COMPLETE or last >= self._due
-        elif last > self._epoch:
+        if trial.state == TrialState.COMPLETE or trial.last_step != self._epoch:
             self.passed += 1
-        else:
+        elif not trial.state.is_finished():
             insort(self.undecided, cost)
 
-    def cost(self, trial: FrozenTrial) -> float:
-        """A trial's best value up to the rung, negated where more is better."""
-        values = (
-            self._sign * value
-            for step, value in trial.intermediate_values.items()
-            if step <= self._epoch and not math.isnan(value)
-        )
-        return min(values, default=math.inf)
+    def better(self, cost: float) -> int:
+        """How many had come to something better."""
+        return bisect_left(self.costs, cost)
+
+
+def _cost(trial: FrozenTrial, epoch: int, maximize: bool) -> float:
+    """A trial's best value up to an epoch, negated where more is better."""
+    sign = -1.0 if maximize else 1.0
+    reports = trial.intermediate_values.items()
+    costs = (sign * value for step, value in reports if step <= epoch and not math.isnan(value))
+    return min(costs, default=math.inf)

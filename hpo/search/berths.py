@@ -6,7 +6,6 @@ from hpo.definition import StudyDefinition
 from hpo.definition.ranges import is_range
 from hpo.search.entry import Entry, Place
 from hpo.training.population import Population
-from hpo.training.streams import Stream
 from hpo.training.task import Split
 
 __all__ = ["Berths"]
@@ -85,10 +84,5 @@ class Berths:
         return self._places[place]
 
     def _population(self, place: Place, batch_size: int) -> Population:
-        stream = Stream(
-            self._data.training,
-            batch_size,
-            self._definition.search.seed,
-            number=place.stream,
-        )
-        return Population(self._data.task, stream, epoch=place.epoch, batch=place.batch)
+        streams = self._data.streams(batch_size, self._definition.search.seed, place.stream)
+        return Population(self._data.task, *streams, epoch=place.epoch, batch=place.batch)

@@ -15,8 +15,10 @@ from optuna.trial import FrozenTrial
 from hpo import space
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
+from hpo.grid import cells
 from hpo.search import records
 from hpo.search.entry import Entry, Place
+from hpo.search.grid import CellSampler
 from hpo.search.halt import halted
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.runs import Run
@@ -75,6 +77,8 @@ class Intake:
         self._checkpoints = checkpoints
         self._teller = teller
         self._stopping = stopping
+        self._folds = definition.dataset.folds or 1
+        self._cells = cells(definition) if definition.search.sampler.name == "grid" else None
 
     def next(self, batch_size: int | None) -> Entry | None:
         """The next trial to train, or None; those that need no training are told on the way.
@@ -103,12 +107,14 @@ class Intake:
         entry.company = entry.company and not entry.troubles.suspect
         snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
         if snapshot is None:
-            entry.member = Member(number, old.config, old.seed, old.metric)
+            entry.member = Member(number, old.config, old.seed, old.metric, folds=old.folds)
             if "stream" in entry.origin:
                 entry.place = Place(entry.origin["stream"], entry.origin["joined"])
             return
-        entry.member, entry.network = Member.restored(number, snapshot), snapshot.model_state
-        entry.place = Place(snapshot.stream, snapshot.epoch, snapshot.batch)
+        entry.member = Member.restored(number, snapshot)
+        entry.network = snapshot.networks[0].model_state
+        stream = snapshot.stream // entry.member.folds
+        entry.place = Place(stream, snapshot.epoch, snapshot.batch)
         _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
         for record in entry.member.history.records:
             # Trained, but its worker ended before the database heard of it.
@@ -147,7 +153,7 @@ class Intake:
         entry = Entry(
             slot=slot,
             trial=trial,
-            member=Member(trial.number, config, seed, search.metric),
+            member=Member(trial.number, config, seed, search.metric, folds=self._folds),
             origin={
                 "seed": seed,
                 "worker": self._holder,
@@ -190,13 +196,18 @@ class Intake:
     def _sampler(self, slot: Slot, batch_size: int | None) -> Callable[[int], BaseSampler]:
         """What draws the trial of a slot, by the trial's number.
 
+        A variation, and a cell of a grid, follow from the slot's own number.
+
         The sampler's startup trials are free in their batch size: the draws after them can only
         learn from sizes that they have seen.
         """
+        if self._definition.variations:
+            return lambda _: CellSampler({space.VARIATION: slot.number})
+        if self._cells is not None:
+            cell = self._cells[slot.number]
+            return lambda _: CellSampler(cell)
         fixed = {} if batch_size is None else {space.BATCH_SIZE: batch_size}
         free = startup_trials(self._definition)
-        if self._definition.variations:
-            fixed, free = {space.VARIATION: slot.number}, 0
         seed = self._definition.search.seed
         return lambda number: build_sampler(
             self._definition, trial_seed(seed, number), fixed if number >= free else {}

@@ -14,7 +14,6 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from hpo.config import TrialConfig
 from hpo.search import records
 from hpo.search.berths import Berths
 from hpo.search.entry import Entry
@@ -74,13 +73,13 @@ class SearchCrew:
         """Draw or take over trials for the room there is, until the budget has no free slot."""
         self._berths.begin_round()
         count = len(running)
-        used = sum(self._bytes(member.config) for member in running)
+        used = sum(self._bytes(member) for member in running)
         joining: dict[Population, list[Member]] = {}
         while count < self._limits.members and not self._guarded():
             entry = self._next()
             if entry is None:
                 break
-            size = self._bytes(entry.member.config)
+            size = self._bytes(entry.member)
             crowded = used + size > self._limits.memory or entry.troubles.suspect
             if count and crowded:
                 self._waiting.appendleft(entry)
@@ -193,7 +192,7 @@ class SearchCrew:
         population = self._berths.find(entry)
         joined = entry.member.joined
         entry.origin.update(
-            stream=population.streams[0].number,
+            stream=population.streams[0].number // entry.member.folds,
             joined=population.epoch if joined is None else joined,
         )
         try:
@@ -217,5 +216,6 @@ class SearchCrew:
             if (entry := self._entries.get(member.key)) is not None and not entry.lost
         ]
 
-    def _bytes(self, config: TrialConfig) -> int:
-        return member_bytes(config, self._task.examples.features, self._task.classes)
+    def _bytes(self, member: Member) -> int:
+        features, classes = self._task.examples.features, self._task.classes
+        return member.folds * member_bytes(member.config, features, classes)

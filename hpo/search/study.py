@@ -164,8 +164,6 @@ def build_sampler(
 ) -> BaseSampler:
     """The definition's sampler.
 
-    Variations are not drawn: which one a trial is comes with `fixed`.
-
     TPE models the parameters of a condition jointly: Optuna's default models only what every
     trial has, and draws the rest one by one. CMA-ES is not offered: it unpickles what the
     database holds.
@@ -178,7 +176,7 @@ def build_sampler(
 
     settings = definition.search.sampler.settings
     sampler: BaseSampler
-    if isinstance(settings, TpeSettings) and not definition.variations:
+    if isinstance(settings, TpeSettings):
         sampler = WindowedTpe(seed=seed, startup_trials=settings.startup_trials)
     else:
         sampler = RandomSampler(seed=seed)
@@ -216,7 +214,7 @@ def is_judged(study: optuna.Study, epoch: int) -> bool:
     pruner = study.pruner
     if isinstance(pruner, NopPruner):
         return False
-    return not isinstance(pruner, AshaPruner) or pruner.judges(epoch)
+    return not isinstance(pruner, AshaPruner) or pruner.is_rung(epoch)
 
 
 def start_trial(study: optuna.Study, slot_id: int, sampler: SamplerOf) -> optuna.Trial:

@@ -1,4 +1,4 @@
-"""Members that lie in one set of wide tensors and take every step together."""
+"""Networks that lie in one set of wide tensors and take every step together."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hpo.training.diagnostics import GRADIENT_NORMS, GradientNorms
 from hpo.training.dropout import DropoutMasks, LayerMasks
 from hpo.training.losses import cross_entropy, score
 from hpo.training.member import Member
+from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
 
@@ -31,41 +32,42 @@ def cost(config: TrialConfig, inputs: int, outputs: int) -> float:
 
 
 class Block:
-    """Some members of a population, laid out for training.
+    """The networks of a population's members, laid out for training.
 
     Args:
-        members: who lies here, in any order.
-        masks: of each, what draws its dropout.
+        members: whose networks lie here, in any order.
+        masks: of each network, what draws its dropout.
         batch: rows of a training batch.
         batches: how many there are in an epoch; learning rates follow from it.
-        state_of: a member's tensors, by the names of `Mlp.state_dict()`.
+        state_of: a network's tensors, by the names of `Mlp.state_dict()`.
 
     Attributes:
-        members: in the order in which they lie.
-        losses: `[members]`, those of the batches of this epoch so far, summed, in nats.
-        norms: the gradient norms of the members; None if nobody asks for them.
+        networks: in the order in which they lie.
+        losses: `[networks]`, those of the batches of this epoch so far, summed, in nats.
+        norms: the gradient norms of the networks; None if nobody asks for them.
     """
 
     def __init__(
         self,
         members: Sequence[Member],
-        masks: Mapping[Member, DropoutMasks],
+        masks: Mapping[Network, DropoutMasks],
         task: Task,
         batch: int,
         batches: int,
-        state_of: Callable[[Member], Mapping[str, Tensor]],
+        state_of: Callable[[Network], Mapping[str, Tensor]],
     ) -> None:
         # By key: so a layout, and with it the rounding, follows from who is there, and not from
         # who came first.
         members = sorted(members, key=lambda member: member.key)
-        configs = [member.config.model for member in members]
-        order = arrange(configs, [member.stream for member in members])
-        self.members = [members[place] for place in order]
-        self.streams = [member.stream for member in self.members]
+        networks = [network for member in members for network in member.networks]
+        configs = [network.config.model for network in networks]
+        order = arrange(configs, [network.stream for network in networks])
+        self.networks = [networks[place] for place in order]
+        self.streams = [network.stream for network in self.networks]
         self._task = task
         self._batches = batches
         self._model = WideMlp(
-            [member.config.model for member in self.members],
+            [network.config.model for network in self.networks],
             task.examples.features,
             task.classes,
             batch=batch,
@@ -74,34 +76,34 @@ class Block:
             dtype=task.dtype,
             operand_dtype=task.precision,
         )
-        for place, member in enumerate(self.members):
+        for place, network in enumerate(self.networks):
             parameters = self._model.member_parameters(place)
-            self._model.load(place, state_of(member))
-            member.resume(list(parameters), task.examples.device)
+            self._model.load(place, state_of(network))
+            network.resume(list(parameters), task.examples.device)
             gradients = self._model.member_gradients(place)
-            member.optimizer.bind(list(parameters.values()), list(gradients.values()))
+            network.optimizer.bind(list(parameters.values()), list(gradients.values()))
         self._model.parameters_changed()
         self._masks = {
             depth: LayerMasks(
-                [(own, masks[self.members[place]]) for place, own in of.items()], mask
+                [(own, masks[self.networks[place]]) for place, own in of.items()], mask
             )
             for depth, (mask, of) in self._model.masks.items()
         }
-        self._smoothing = self._tensor([m.config.label_smoothing for m in self.members])
-        self.losses = self._tensor([member.loss for member in self.members])
+        self._smoothing = self._tensor([n.config.label_smoothing for n in self.networks])
+        self.losses = self._tensor([network.loss for network in self.networks])
         self.norms = self._gradient_norms()
 
-    def state(self, member: Member) -> dict[str, Tensor]:
-        """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
-        return self._model.state(self.members.index(member))
+    def state(self, network: Network) -> dict[str, Tensor]:
+        """Copies of a network's tensors, by the names of `Mlp.state_dict()`."""
+        return self._model.state(self.networks.index(network))
 
     def release(self) -> None:
         """Let the optimizers go of the tensors, whose memory would live on with them."""
-        for member in self.members:
-            member.optimizer.release()
+        for network in self.networks:
+            network.optimizer.release()
 
     def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        """Train every member on one batch.
+        """Train every network on one batch.
 
         Args:
             features: of each stream, `[batch, inputs]`.
@@ -115,26 +117,34 @@ class Block:
         losses, gradient = cross_entropy(logits, own, self._smoothing)
         self.losses += losses
         self._model.backward(gradient, None if self.norms is None else self.norms.observe)
-        for member in self.members:
-            member.optimizer.step(self._rate(member))
+        for network in self.networks:
+            network.optimizer.step(self._rate(network))
         self._model.parameters_changed()
 
-    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `losses.score`, for some rows, as they are."""
-        return score(self._model.predict(features), labels)
+    def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `losses.score`, for some rows, as they are.
+
+        Args:
+            features: of each stream, `[rows, inputs]`; or of one for all.
+            labels: of each stream, `[rows]`; or of one for all.
+        """
+        if len(labels) == 1:
+            return score(self._model.predict(features), labels[0][None])
+        own = torch.stack([labels[stream] for stream in self.streams])
+        return score(self._model.predict(features), own)
 
     def _gradient_norms(self) -> GradientNorms | None:
-        if not any(GRADIENT_NORMS in member.config.diagnostics for member in self.members):
+        if not any(GRADIENT_NORMS in network.config.diagnostics for network in self.networks):
             return None
-        depths = [len(member.config.model.widths) for member in self.members]
-        return GradientNorms(self._model, depths, [m.gradient_norms for m in self.members])
+        depths = [len(network.config.model.widths) for network in self.networks]
+        return GradientNorms(self._model, depths, [n.gradient_norms for n in self.networks])
 
     def _fill_mask(self, depth: int) -> None:
         self._masks[depth].fill()
 
-    def _rate(self, member: Member) -> float:
-        config = member.config
-        factor = rate_factor(config.schedule, member.optimizer.steps, self._batches, config.epochs)
+    def _rate(self, network: Network) -> float:
+        config, steps = network.config, network.optimizer.steps
+        factor = rate_factor(config.schedule, steps, self._batches, config.epochs)
         return config.optimizer.lr * factor
 
     def _tensor(self, values: list[float]) -> Tensor:

@@ -4,28 +4,33 @@
 derivative of the loss by what the layer writes (its delta: before batch norm and activation),
 over its units, the rows of a batch, and the batches of an epoch. The loss is that of a step: the
 mean over the rows of a batch. So the same deltas in batches of twice the size come to a quarter:
-as many rows in all, each with half the weight.
+as many rows in all, each with half the weight. With folds, it is the mean over them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from hpo.models.wide_mlp import WideMlp
 
-__all__ = ["GRADIENT_NORMS", "GradientNorms", "finite"]
+__all__ = ["GRADIENT_NORMS", "GradientNorms", "mean_norms"]
 
 GRADIENT_NORMS = "gradient_norms"
 _LOGITS = -1
 
 
-def finite(sums: Sequence[float]) -> tuple[float, ...]:
-    """The sums, or nothing where one is beyond all numbers: no database stores that."""
-    return tuple(sums) if all(map(math.isfinite, sums)) else ()
+def mean_norms(folds: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Those of an epoch: the means over a member's folds, layer by layer.
+
+    Nothing where one is beyond all numbers: no database stores that.
+    """
+    means = tuple(fmean(layer) for layer in zip(*folds, strict=True))
+    return means if all(map(math.isfinite, means)) else ()
 
 
 class GradientNorms:

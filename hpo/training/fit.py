@@ -54,11 +54,15 @@ class Crew(Protocol):
         """The loop ends with members in training, who can be read as they are."""
 
 
-def fit(crew: Crew, validation: Tensor, stopping: Callable[[], bool] = lambda: False) -> None:
+def fit(
+    crew: Crew,
+    validation: Tensor | Sequence[Tensor],
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
     """Train all that the crew sends, until it sends nobody and nobody is left.
 
     Args:
-        validation: int64 `[n]`, the rows that score an epoch.
+        validation: int64 `[n]`, the rows that score an epoch; or such rows of each fold.
         stopping: asked before every batch.
 
     Raises:
@@ -101,7 +105,10 @@ def _take_in(crew: Crew, populations: list[Population]) -> bool:
 
 
 def _train(
-    crew: Crew, population: Population, validation: Tensor, stopping: Callable[[], bool]
+    crew: Crew,
+    population: Population,
+    validation: Tensor | Sequence[Tensor],
+    stopping: Callable[[], bool],
 ) -> None:
     """One epoch of a population, and what comes of it."""
     if not len(population):

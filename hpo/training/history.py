@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from statistics import fmean
 from typing import Any
 
 __all__ = ["DIRECTIONS", "EpochRecord", "History"]
@@ -25,6 +26,7 @@ class EpochRecord:
         seconds: the member's share of the time that its population trained.
         gradient_norms: of each linear layer, as `diagnostics.GradientNorms` has them; empty where
             the config does not ask for them.
+        folds: with folds, of which the numbers above are the means: the study's metric of each.
     """
 
     epoch: int
@@ -32,7 +34,32 @@ class EpochRecord:
     loss: float
     accuracy: float
     seconds: float
+    folds: tuple[float, ...] = ()
     gradient_norms: tuple[float, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        epoch: int,
+        train_loss: float,
+        *,
+        losses: Sequence[float],
+        accuracies: Sequence[float],
+        seconds: float,
+        metric: str,
+        gradient_norms: tuple[float, ...] = (),
+    ) -> EpochRecord:
+        """An epoch out of the scores of each fold; one fold alone is none."""
+        folds = accuracies if metric == "accuracy" else losses
+        return cls(
+            epoch,
+            train_loss,
+            loss=fmean(losses),
+            accuracy=fmean(accuracies),
+            seconds=seconds,
+            folds=tuple(folds) if len(folds) > 1 else (),
+            gradient_norms=gradient_norms,
+        )
 
     @property
     def diverged(self) -> bool:
@@ -40,18 +67,18 @@ class EpochRecord:
         return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready data, without what is empty; `from_dict` gives it back."""
+        """As JSON-ready data, without lists that are empty; `from_dict` gives it back."""
         data = {name: getattr(self, name) for name in _NUMBERS}
-        norms = {"gradient_norms": list(self.gradient_norms)} if self.gradient_norms else {}
-        return {**data, **norms}
+        return data | {name: list(own) for name in _LISTS if (own := getattr(self, name))}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
         """Read what `to_dict` wrote."""
-        return cls(**{**data, "gradient_norms": tuple(data.get("gradient_norms", ()))})
+        return cls(**{**data, **{name: tuple(data.get(name, ())) for name in _LISTS}})
 
 
-_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name != "gradient_norms")
+_LISTS = ("folds", "gradient_norms")
+_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name not in _LISTS)
 
 
 @dataclass

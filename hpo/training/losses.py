@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["cross_entropy", "score"]
+__all__ = ["NO_ROW", "cross_entropy", "score"]
+
+NO_ROW = -1
+"""The label of what fills a batch up; it adds nothing to a score."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,13 +41,16 @@ def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: `[members, classes, rows]`.
-        labels: `[rows]`, the same for every member.
+        labels: `[members, rows]`, or `[1, rows]` where all see the same rows; class indices, or
+            `NO_ROW` where there is none.
 
     Returns:
         Sums over the rows, `[members]` each: cross-entropy in nats, and rows classified rightly.
         Rows with a logit that is not a number count as wrong.
     """
     expected = labels.expand(len(logits), -1)
-    losses = functional.cross_entropy(logits, expected, reduction="none").sum(1)
+    losses = functional.cross_entropy(logits, expected, reduction="none", ignore_index=NO_ROW).sum(
+        1
+    )
     right = (logits.argmax(1) == expected) & logits.isfinite().all(1)
     return losses, right.sum(1)

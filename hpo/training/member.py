@@ -1,24 +1,24 @@
-"""A member: one network in training, without the tensors that its population holds for it."""
+"""A member: one config in training, without the tensors that its population holds for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.training.history import History
-from hpo.training.optimizers import Optimizer, optimizer_of
-from hpo.training.snapshot import Snapshot, pack
+from hpo.training.network import Network
+from hpo.training.snapshot import NetworkSnapshot, Snapshot
+from hpo.training.streams import derive_seed
 
 __all__ = ["Member"]
+
+_FOLD = 3  # tells the seeds of a member's folds from all else that is derived from its seed
 
 
 @dataclass(eq=False)
 class Member:
-    """One network in training.
+    """One config in training: one network, or one for each fold, in step with each other.
 
     Args:
         key: tells the members of a population apart, and decides how they lie; a trial's number,
@@ -26,14 +26,14 @@ class Member:
         config: how it is built and trained.
         seed: of its initialisation and its dropout.
         metric: what its history is judged by.
-        stream: which of its population's streams it reads.
+        stream: which of its population's streams it reads; the first of them, where it has folds.
+        folds: how many networks it has, on as many streams in a row.
 
     Attributes:
-        history: its epochs so far.
+        networks: fold by fold.
+        history: its epochs so far; with folds, the means over them.
         joined: the epoch of its stream after which it began; None before that.
-        loss: of the batches of an unfinished epoch, summed, in nats.
-        seconds: its share of the time that these took.
-        gradient_norms: of these, if its config asks for them: a sum for each linear layer.
+        seconds: its share of the time that an unfinished epoch took.
         snapshot: what it goes on from, until it has joined a population.
     """
 
@@ -42,17 +42,19 @@ class Member:
     seed: int
     metric: str = "accuracy"
     stream: int = 0
+    folds: int = 1
+    networks: tuple[Network, ...] = field(init=False, repr=False)
     history: History = field(init=False)
-    optimizer: Optimizer = field(init=False, repr=False)
     joined: int | None = None
-    loss: float = field(default=0.0, init=False)
     seconds: float = field(default=0.0, init=False)
-    gradient_norms: list[float] = field(default_factory=list, init=False)
     snapshot: Snapshot | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.history = History(self.metric)
-        self.optimizer = optimizer_of(self.config)
+        self.networks = tuple(
+            Network(self.config, self._seed_of(fold), self.stream + fold)
+            for fold in range(self.folds)
+        )
 
     @classmethod
     def restored(cls, key: int, snapshot: Snapshot) -> Member:
@@ -61,24 +63,34 @@ class Member:
         Which of the population's streams it reads is found when it joins.
         """
         facts = snapshot.facts
-        member = cls(key, snapshot.config, facts["seed"], facts["metric"], joined=facts["joined"])
+        member = cls(
+            *(key, snapshot.config, facts["seed"], facts["metric"]),
+            folds=len(facts["networks"]),
+            joined=facts["joined"],
+        )
         member.history = History.from_curve(facts["metric"], facts["history"])
-        member.loss, member.seconds = facts["loss"], facts["seconds"]
-        member.gradient_norms = list(facts["gradient_norms"])
+        member.seconds = facts["seconds"]
         member.snapshot = snapshot
+        for network, own in zip(member.networks, snapshot.networks, strict=True):
+            network.loss, network.snapshot = own.facts["loss"], own
+            network.gradient_norms = list(own.facts["gradient_norms"])
         return member
 
+    def reads(self, stream: int) -> None:
+        """Say which of its population's streams it reads; the first of them, with folds."""
+        self.stream = stream
+        for fold, network in enumerate(self.networks):
+            network.stream = stream + fold
+
     def at(
-        self, *, stream: int, epoch: int, batch: int, model: Mapping[str, Tensor], dropout: Tensor
+        self, *, stream: int, epoch: int, batch: int, networks: Sequence[NetworkSnapshot]
     ) -> Snapshot:
         """A snapshot of it, with what its population knows of it.
 
         Args:
-            stream: the number of the stream.
-            model: parameters, then running statistics; they become the snapshot's own.
-            dropout: the state of the generator of its masks.
+            stream: the number of the (first) stream.
+            networks: of each of its networks.
         """
-        optimizer = self.optimizer
         facts = {
             "config": self.config.to_dict(),
             "seed": self.seed,
@@ -87,22 +99,10 @@ class Member:
             "joined": self.joined,
             "epoch": epoch,
             "batch": batch,
-            "loss": self.loss,
             "seconds": self.seconds,
-            "gradient_norms": list(self.gradient_norms),
             "history": self.history.curve(),
-            "optimizer": {"steps": optimizer.steps, "scalars": dict(optimizer.scalars)},
         }
-        return Snapshot(facts, pack(model, optimizer.state, dropout))
+        return Snapshot.of(facts, networks)
 
-    def resume(self, parameters: Sequence[str], device: torch.device) -> None:
-        """Give the optimizer what a snapshot holds of it, if there is one, and let go of that.
-
-        Args:
-            parameters: their names, in the order in which the optimizer will see them.
-        """
-        if self.snapshot is None:
-            return
-        state = self.snapshot.optimizer_state(parameters, device)
-        self.optimizer.resume(**self.snapshot.facts["optimizer"], state=state)
-        self.snapshot = None
+    def _seed_of(self, fold: int) -> int:
+        return self.seed if self.folds == 1 else derive_seed(self.seed, _FOLD, fold)

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from hpo.models.mlp import initial_state
 from hpo.training.block import Block, cost
-from hpo.training.diagnostics import GRADIENT_NORMS, finite
+from hpo.training.diagnostics import GRADIENT_NORMS, mean_norms
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
+from hpo.training.losses import NO_ROW
 from hpo.training.member import Member
-from hpo.training.snapshot import Snapshot
+from hpo.training.network import Network
+from hpo.training.snapshot import NetworkSnapshot, Snapshot
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Task
 
@@ -42,8 +45,8 @@ class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left becau
 class Population:
     """Members side by side.
 
-    In a search all of them read one stream; folds, and the seeds of a retrain, have a stream
-    each, all of one batch size.
+    In a search all of them read one stream, or one for each fold; the seeds of a retrain have
+    streams of their own. All have one batch size.
 
     Args:
         task: the data and the device.
@@ -69,7 +72,8 @@ class Population:
         self.members: list[Member] = []
         self._between_batches = True
         self._block: Block | None = None
-        self._masks: dict[Member, DropoutMasks] = {}
+        self._places: Tensor  # of the networks in the block, member by member and fold by fold
+        self._masks: dict[Network, DropoutMasks] = {}
 
     def __len__(self) -> int:
         return len(self.members)
@@ -85,8 +89,9 @@ class Population:
                 assert self.batch == 0, "a new member joins at the end of an epoch"
                 member.joined = self.epoch
             else:
-                member.stream = self._stream_of(member.snapshot)
-            self._masks[member] = self._new_masks(member)
+                member.reads(self._stream_of(member.snapshot))
+            for network in member.networks:
+                self._masks[network] = self._new_masks(network)
         if members:
             self._arrange([*self.members, *members])
 
@@ -94,12 +99,13 @@ class Population:
         """Let all others leave."""
         if len(staying) < len(self.members):
             self._arrange([member for member in self.members if member in staying])
-            self._masks = {member: self._masks[member] for member in self.members}
+            networks = [network for member in self.members for network in member.networks]
+            self._masks = {network: self._masks[network] for network in networks}
 
     def state(self, member: Member) -> dict[str, Tensor]:
-        """Copies of a member's tensors, by the names of `Mlp.state_dict()`."""
-        assert self._block is not None
-        return self._block.state(member)
+        """Copies of the tensors of a member without folds, by the names of `Mlp.state_dict()`."""
+        (network,) = member.networks
+        return self._state(network)
 
     def snapshot(self, member: Member) -> Snapshot:
         """Copy all that a member is; what is trained afterwards does not change it.
@@ -112,14 +118,23 @@ class Population:
             stream=self.streams[member.stream].number,
             epoch=self.epoch,
             batch=self.batch,
-            model=self.state(member),
-            dropout=self._masks[member].generator.get_state(),
+            networks=[
+                NetworkSnapshot.of(
+                    network.config,
+                    network.loss,
+                    network.optimizer,
+                    self._state(network),
+                    self._masks[network].generator.get_state(),
+                    network.gradient_norms,
+                )
+                for network in member.networks
+            ],
         )
 
     def shares(self) -> list[float]:
         """Each member's part of the work; they add up to one."""
         inputs, outputs = self.task.examples.features, self.task.classes
-        costs = [cost(member.config, inputs, outputs) for member in self.members]
+        costs = [cost(m.config, inputs, outputs) * m.folds for m in self.members]
         return [cost / sum(costs) for cost in costs]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
@@ -129,7 +144,7 @@ class Population:
             stopping: asked before every batch.
 
         Returns:
-            `[members]`, each one's mean training loss in nats.
+            `[members]`, each one's mean training loss in nats; of its folds, where it has some.
 
         Raises:
             Stopped: `stopping` said so; called again, it goes on there.
@@ -149,33 +164,48 @@ class Population:
         block.losses.zero_()
         self.epoch += 1
         self._pause(0)
-        return losses
+        losses = losses.index_select(0, self._places)
+        folds = [member.folds for member in self.members]
+        if len(losses) == len(folds):
+            return losses
+        return torch.stack([own.mean() for own in losses.split(folds)])
 
-    def evaluate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Score every member on some rows, as they are: no augmentation, no dropout.
+    def evaluate(self, rows: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Score every network on some rows, as they are: no augmentation, no dropout.
 
         Args:
-            rows: int64 `[n]`, by their index in the task's examples.
+            rows: int64 `[n]`, by their index in the task's examples; or such rows of each fold.
 
         Returns:
-            `[members]` each: mean cross-entropy in nats, and accuracy in [0, 1].
+            `[networks]` each, in the order of `members`, fold by fold: mean cross-entropy in nats,
+            and accuracy in [0, 1].
         """
         assert self._block is not None
-        task = self.task
-        losses = torch.zeros(len(self.members), device=task.examples.device, dtype=torch.float64)
+        rows = [rows] if isinstance(rows, Tensor) else rows
+        networks, device = self._block.networks, self.task.examples.device
+        losses = torch.zeros(len(networks), device=device, dtype=torch.float64)
         right = torch.zeros_like(losses)
-        for features, labels in task.examples.batches(
-            rows, task.normalization, task.precision, EVALUATION_ROWS
-        ):
+        for features, labels in self._scored(rows):
             loss, correct = self._block.score(features, labels)
             losses += loss
             right += correct
-        return losses / len(rows), right / len(rows)
+        counts: int | Tensor = len(rows[0])
+        if len(rows) > 1:
+            own = [len(rows[network.stream % len(rows)]) for network in networks]
+            counts = torch.tensor(own, device=device)
+        scores = (losses / counts).index_select(0, self._places)
+        return scores, (right / counts).index_select(0, self._places)
 
     def run_epoch(
-        self, validation: Tensor, stopping: Callable[[], bool] = lambda: False
+        self,
+        validation: Tensor | Sequence[Tensor],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> list[EpochRecord]:
         """Train an epoch, score every member, and append to their histories.
+
+        Args:
+            validation: int64 `[n]`, the rows that score all; or such rows of each fold.
+            stopping: asked before every batch.
 
         Returns:
             The epoch of each member, in the order of `members`.
@@ -191,19 +221,21 @@ class Population:
             for member, share in zip(self.members, self.shares(), strict=True):
                 member.seconds += seconds * share
         self._between_batches = False  # until the epoch is in the histories
-        losses, accuracies = (scores.tolist() for scores in self.evaluate(validation))
+        losses, accuracies = (iter(scores.tolist()) for scores in self.evaluate(validation))
         records = []
-        for place, member in enumerate(self.members):
-            record = EpochRecord(
-                epoch=len(member.history.records) + 1,
-                train_loss=train_losses[place],
-                loss=losses[place],
-                accuracy=accuracies[place],
+        for member, train_loss in zip(self.members, train_losses, strict=True):
+            record = EpochRecord.of(
+                *(len(member.history.records) + 1, train_loss),
+                losses=list(islice(losses, member.folds)),
+                accuracies=list(islice(accuracies, member.folds)),
                 seconds=member.seconds,
-                gradient_norms=finite(member.gradient_norms),
+                metric=member.metric,
+                gradient_norms=mean_norms([n.gradient_norms for n in member.networks]),
             )
             member.history.add(record)
-            member.seconds, member.gradient_norms = 0.0, []
+            member.seconds = 0.0
+            for network in member.networks:
+                network.gradient_norms = []
             records.append(record)
         self._between_batches = True
         return records
@@ -212,13 +244,38 @@ class Population:
         """Note where between two batches the members are, and their losses so far."""
         assert self._block is not None
         self.batch = batch
-        for member, loss in zip(self.members, self._block.losses.tolist(), strict=True):
-            member.loss = loss
+        for network, loss in zip(self._block.networks, self._block.losses.tolist(), strict=True):
+            network.loss = loss
         if self._block.norms is not None:
-            for member, norms in zip(self.members, self._block.norms.sums(), strict=True):
-                if GRADIENT_NORMS in member.config.diagnostics:
-                    member.gradient_norms = norms
+            for network, norms in zip(self._block.networks, self._block.norms.sums(), strict=True):
+                if GRADIENT_NORMS in network.config.diagnostics:
+                    network.gradient_norms = norms
         self._between_batches = True
+
+    def _state(self, network: Network) -> dict[str, Tensor]:
+        assert self._block is not None
+        return self._block.state(network)
+
+    def _scored(self, rows: Sequence[Tensor]) -> Iterator[_Batch]:
+        """Rows to score, some at a time: of one stream for all, or of each stream.
+
+        Where folds differ in size, the smaller ones are filled up with rows that do not count.
+        """
+        task, most = self.task, max(len(own) for own in rows)
+        normalizations = [stream.normalization or task.normalization for stream in self.streams]
+        if len(rows) == 1:
+            normalizations = normalizations[:1]
+        for start in range(0, most, EVALUATION_ROWS):
+            drawn = []
+            for stream, normalization in enumerate(normalizations):
+                own = rows[stream % len(rows)][start : start + EVALUATION_ROWS]
+                missing = min(most - start, EVALUATION_ROWS) - len(own)
+                index = torch.cat([own, own.new_zeros(missing)]) if missing else own
+                features, labels = task.examples.batch(index, normalization, task.precision)
+                if missing:
+                    labels[len(own) :] = NO_ROW
+                drawn.append((features, labels))
+            yield [features for features, _ in drawn], [labels for _, labels in drawn]
 
     def _batches(self) -> Iterator[_Batch]:
         """The epoch's batches: features and labels of each stream."""
@@ -229,15 +286,20 @@ class Population:
         for indices in zip(*orders, strict=False):
             drawn = [
                 task.examples.batch(
-                    index, task.normalization, task.precision, task.augmentations, generator
+                    index,
+                    stream.normalization or task.normalization,
+                    task.precision,
+                    task.augmentations,
+                    generator,
                 )
-                for index, generator in zip(indices, generators, strict=True)
+                for stream, index, generator in zip(self.streams, indices, generators, strict=True)
             ]
             yield [features for features, _ in drawn], [labels for _, labels in drawn]
 
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""
-        old = {member: self.state(member) for member in self.members if member in set(members)}
+        staying = [member for member in self.members if member in set(members)]
+        old = {network: self._state(network) for member in staying for network in member.networks}
         # Frees the old buffers before the new ones are made.
         if self._block is not None:
             self._block.release()
@@ -250,32 +312,38 @@ class Population:
             self.task,
             self.batch_size,
             self.batches,
-            lambda member: old.get(member) or self._first_state(member),
+            lambda network: old.get(network) or self._first_state(network),
         )
-        self.members = self._block.members
+        self.members = sorted(members, key=lambda member: member.key)
+        place_of = {network: place for place, network in enumerate(self._block.networks)}
+        places = [place_of[network] for member in self.members for network in member.networks]
+        self._places = torch.tensor(places, device=self.task.examples.device)
+        for member in members:
+            member.snapshot = None
 
     def _stream_of(self, snapshot: Snapshot) -> int:
         """Which of the streams a snapshot's member reads; the snapshot must be of this place."""
         task, place = self.task, (snapshot.epoch, snapshot.batch)
-        network = (task.examples.features, task.classes, task.dtype)
+        shape = (task.examples.features, task.classes, task.dtype)
         assert place == (self.epoch, self.batch), f"taken at {place}"
-        assert snapshot.network == network, f"taken of {snapshot.network}"
+        for network in snapshot.networks:
+            assert network.shape == shape, f"taken of {network.shape}"
         return [stream.number for stream in self.streams].index(snapshot.stream)
 
-    def _first_state(self, member: Member) -> dict[str, Tensor]:
-        if member.snapshot is not None:
-            return member.snapshot.model_state()
-        generator = torch.Generator().manual_seed(derive_seed(member.seed, _INITIALIZATION))
+    def _first_state(self, network: Network) -> dict[str, Tensor]:
+        if network.snapshot is not None:
+            return network.snapshot.model_state()
+        generator = torch.Generator().manual_seed(derive_seed(network.seed, _INITIALIZATION))
         features = self.task.examples.features
-        return initial_state(member.config.model, features, self.task.classes, generator)
+        return initial_state(network.config.model, features, self.task.classes, generator)
 
-    def _new_masks(self, member: Member) -> DropoutMasks:
+    def _new_masks(self, network: Network) -> DropoutMasks:
         generator = torch.Generator(self.task.examples.device)
-        generator.manual_seed(derive_seed(member.seed, _DROPOUT))
-        if member.snapshot is not None:
-            state, steps = member.snapshot.dropout, member.snapshot.steps
+        generator.manual_seed(derive_seed(network.seed, _DROPOUT))
+        if network.snapshot is not None:
+            state, steps = network.snapshot.dropout, network.snapshot.steps
             if state.shape == generator.get_state().shape:
                 generator.set_state(state)
             else:  # of another kind of device: other masks from here on, as random as these
-                generator.manual_seed(derive_seed(member.seed, _DROPOUT, steps))
-        return DropoutMasks(member.config.model.dropout, generator)
+                generator.manual_seed(derive_seed(network.seed, _DROPOUT, steps))
+        return DropoutMasks(network.config.model.dropout, generator)

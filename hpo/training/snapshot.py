@@ -14,73 +14,59 @@ from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import Layout
 from hpo.training.diagnostics import GRADIENT_NORMS
 from hpo.training.history import DIRECTIONS, EpochRecord
-from hpo.training.optimizers import optimizer_of
+from hpo.training.optimizers import Optimizer, optimizer_of
 
-__all__ = ["Snapshot", "pack"]
+__all__ = ["NetworkSnapshot", "Snapshot"]
 
 _DROPOUT = "dropout"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 
-def pack(
-    model: Mapping[str, Tensor], optimizer: Mapping[str, Sequence[Tensor]], dropout: Tensor
-) -> dict[str, Tensor]:
-    """The tensors of a snapshot, on the CPU.
-
-    Args:
-        model: by the names of `Mlp.state_dict()`, parameters first; they become the snapshot's.
-        optimizer: an optimizer's `state`, in the order of the parameters; copied.
-        dropout: the state of the member's generator.
-    """
-    tensors = {_MODEL + name: tensor.cpu() for name, tensor in model.items()}
-    for state, values in optimizer.items():
-        # Running statistics come after the parameters, and the optimizer knows none.
-        for name, tensor in zip(model, values, strict=False):
-            tensors[f"{_OPTIMIZER}{state}.{name}"] = tensor.to("cpu", copy=True)
-    tensors[_DROPOUT] = dropout
-    return tensors
-
-
 @dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A member as it was between two batches.
+class NetworkSnapshot:
+    """A network as it was between two batches.
 
     Attributes:
-        facts: JSON-ready: `config, seed, metric`; `stream` (its number), `joined`, `epoch` and
-            `batch`, the place among the batches; `loss`, `seconds` and `gradient_norms` of the
-            unfinished epoch, summed over its batches; `history`; and of the optimizer `steps` and
-            `scalars`.
+        config: its member's.
+        facts: JSON-ready: `loss` and `gradient_norms` of the unfinished epoch, summed over its
+            batches; and of the optimizer `steps` and `scalars`.
         tensors: on the CPU: `model.NAME`, `optimizer.STATE.NAME` and `dropout`, the state of the
             generator.
     """
 
+    config: TrialConfig
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
 
-    @property
-    def config(self) -> TrialConfig:
-        """How the member is built and trained."""
-        return TrialConfig.from_dict(self.facts["config"])
+    @classmethod
+    def of(
+        cls,
+        config: TrialConfig,
+        loss: float,
+        optimizer: Optimizer,
+        model: Mapping[str, Tensor],
+        dropout: Tensor,
+        gradient_norms: Sequence[float] = (),
+    ) -> NetworkSnapshot:
+        """What a network is now; what is trained afterwards does not change it.
 
-    @property
-    def stream(self) -> int:
-        """The number of the stream that it reads."""
-        return int(self.facts["stream"])
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs of the stream are over."""
-        return int(self.facts["epoch"])
-
-    @property
-    def batch(self) -> int:
-        """How many batches of the next epoch are done; 0 between two epochs."""
-        return int(self.facts["batch"])
-
-    @property
-    def epochs_done(self) -> int:
-        """How many epochs the member has trained to their end."""
-        return self.epoch - int(self.facts["joined"])
+        Args:
+            model: by the names of `Mlp.state_dict()`, parameters first; they become its own.
+            optimizer: its state, in the order of the parameters, is copied.
+            dropout: the state of the generator of the network's masks.
+        """
+        tensors = {_MODEL + name: tensor.cpu() for name, tensor in model.items()}
+        for state, values in optimizer.state.items():
+            # Running statistics come after the parameters, and the optimizer knows none.
+            for name, tensor in zip(model, values, strict=False):
+                tensors[f"{_OPTIMIZER}{state}.{name}"] = tensor.to("cpu", copy=True)
+        tensors[_DROPOUT] = dropout
+        facts = {
+            "loss": loss,
+            "gradient_norms": list(gradient_norms),
+            "optimizer": {"steps": optimizer.steps, "scalars": dict(optimizer.scalars)},
+        }
+        return cls(config, facts, tensors)
 
     @property
     def steps(self) -> int:
@@ -88,7 +74,7 @@ class Snapshot:
         return int(self.facts["optimizer"]["steps"])
 
     @property
-    def network(self) -> tuple[int, int, torch.dtype]:
+    def shape(self) -> tuple[int, int, torch.dtype]:
         """Features of a row, classes, and the dtype of the parameters."""
         layer = "layers.0.linear" if self.config.model.widths else "output"
         bias = self.tensors[f"{_MODEL}output.bias"]
@@ -119,43 +105,9 @@ class Snapshot:
             for state in optimizer_of(self.config).state_names
         }
 
-    def check(self) -> None:
-        """Make sure that a member can go on from it; for one that was read from a file.
-
-        Raises:
-            ValueError: it cannot.
-        """
-        try:
-            whole = self._has_facts() and self._has_tensors()
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
-            raise ValueError(f"no snapshot: {type(error).__name__} {error}") from error
-        if not whole:
-            raise ValueError("no snapshot: its parts do not fit each other")
-
-    def _has_facts(self) -> bool:
-        facts, config = self.facts, self.config
-        example = _example()
-        example["optimizer"]["scalars"] = optimizer_of(config).scalars
-        if config.patience is None:
-            example["config"]["patience"] = None
-        if GRADIENT_NORMS in config.diagnostics:
-            example["history"][0]["gradient_norms"] = [0.0]
-        if not _is_like(facts, example):
-            return False
-        counts = [facts[name] for name in ("seed", "stream", "joined", "epoch", "batch")]
-        epochs = [record["epoch"] for record in facts["history"]]
-        return (
-            config.to_dict() == facts["config"]
-            and config.model.activation in ACTIVATIONS
-            and facts["metric"] in DIRECTIONS
-            and min(*counts, self.steps) >= 0
-            and min(config.model.widths, default=1) >= 1
-            and epochs == list(range(1, len(epochs) + 1))
-            and len(epochs) <= self.epochs_done
-        )
-
-    def _has_tensors(self) -> bool:
-        config, (inputs, outputs, dtype) = self.config, self.network
+    def has_tensors(self) -> bool:
+        """Whether they are those of a network of this config."""
+        config, (inputs, outputs, dtype) = self.config, self.shape
         layout = Layout([config.model], inputs, outputs, [0])
         parameters = layout.parameters[0]
         spans = {**parameters, **layout.statistics[0]}
@@ -171,6 +123,112 @@ class Snapshot:
             and all(tensor.dtype == dtype for tensor in numbers.values())
             and self.dropout.dtype == torch.uint8
             and self.dropout.ndim == 1
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A member as it was between two batches.
+
+    Attributes:
+        facts: JSON-ready: `config, seed, metric`; `stream` (the number of the first that it
+            reads), `joined`, `epoch` and `batch`, the place among the batches; `seconds` of the
+            unfinished epoch; `history`; and `networks`, the facts of each.
+        tensors: on the CPU: those of its networks, by their place: `0.model.NAME`, ...
+    """
+
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], networks: Sequence[NetworkSnapshot]) -> Snapshot:
+        """A member out of its networks.
+
+        Args:
+            facts: all but those of the networks.
+        """
+        return cls(
+            {**facts, "networks": [network.facts for network in networks]},
+            {
+                f"{place}.{name}": tensor
+                for place, network in enumerate(networks)
+                for name, tensor in network.tensors.items()
+            },
+        )
+
+    @property
+    def networks(self) -> list[NetworkSnapshot]:
+        """Its networks, fold by fold."""
+        config = self.config
+        parts: list[dict[str, Tensor]] = [{} for _ in self.facts["networks"]]
+        for name, tensor in self.tensors.items():
+            place, _, own = name.partition(".")
+            parts[int(place)][own] = tensor
+        pairs = zip(self.facts["networks"], parts, strict=True)
+        return [NetworkSnapshot(config, facts, tensors) for facts, tensors in pairs]
+
+    @property
+    def config(self) -> TrialConfig:
+        """How the member is built and trained."""
+        return TrialConfig.from_dict(self.facts["config"])
+
+    @property
+    def stream(self) -> int:
+        """The number of the stream that it reads."""
+        return int(self.facts["stream"])
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs of the stream are over."""
+        return int(self.facts["epoch"])
+
+    @property
+    def batch(self) -> int:
+        """How many batches of the next epoch are done; 0 between two epochs."""
+        return int(self.facts["batch"])
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs the member has trained to their end."""
+        return self.epoch - int(self.facts["joined"])
+
+    def check(self) -> None:
+        """Make sure that a member can go on from it; for one that was read from a file.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        try:
+            whole = self._has_facts() and all(one.has_tensors() for one in self.networks)
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"no snapshot: {type(error).__name__} {error}") from error
+        if not whole:
+            raise ValueError("no snapshot: its parts do not fit each other")
+
+    def _has_facts(self) -> bool:
+        facts, config = self.facts, self.config
+        example = _example()
+        example["networks"][0]["optimizer"]["scalars"] = optimizer_of(config).scalars
+        if len(facts["networks"]) > 1:
+            example["history"][0]["folds"] = [0.0]
+        if GRADIENT_NORMS in config.diagnostics:
+            example["history"][0]["gradient_norms"] = [0.0]
+        if config.patience is None:
+            example["config"]["patience"] = None
+        if not _is_like(facts, example):
+            return False
+        counts = [facts[name] for name in ("seed", "stream", "joined", "epoch", "batch")]
+        counts += [network["optimizer"]["steps"] for network in facts["networks"]]
+        epochs = [record["epoch"] for record in facts["history"]]
+        return (
+            config.to_dict() == facts["config"]
+            and config.model.activation in ACTIVATIONS
+            and facts["metric"] in DIRECTIONS
+            and min(counts) >= 0
+            and min(config.model.widths, default=1) >= 1
+            and len(facts["networks"]) >= 1
+            and epochs == list(range(1, len(epochs) + 1))
+            and len(epochs) <= self.epochs_done
         )
 
 
@@ -190,11 +248,11 @@ def _example() -> dict[str, Any]:
         "joined": 0,
         "epoch": 0,
         "batch": 0,
-        "loss": 0.0,
         "seconds": 0.0,
-        "gradient_norms": [0.0],
         "history": [EpochRecord(1, 0.0, 0.0, 0.0, 0.0).to_dict()],
-        "optimizer": {"steps": 0, "scalars": {}},
+        "networks": [
+            {"loss": 0.0, "gradient_norms": [0.0], "optimizer": {"steps": 0, "scalars": {}}}
+        ],
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.data.tensors import Normalization
 from hpo.errors import UsageError
 
 __all__ = ["Stream", "derive_seed"]
@@ -41,6 +42,7 @@ class Stream:
             shuffle, so that every batch has the same weight and batch norm never sees a scrap.
         seed: the study's.
         number: tells the streams of a study apart.
+        normalization: from these rows, where they are not those that the task's is from.
 
     Raises:
         UsageError: a batch is larger than the rows there are.
@@ -50,6 +52,7 @@ class Stream:
     batch_size: int
     seed: int
     number: int = 0
+    normalization: Normalization | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size > len(self.rows):

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.data import describe, load_train, split
+from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition, largest
 from hpo.definition.networks import MlpSection
 from hpo.errors import UsageError
 from hpo.training.devices import pick_device, pick_precision, use_threads
+from hpo.training.streams import Stream
 
-__all__ = ["Split", "Task", "check", "prepare"]
+__all__ = ["Fold", "Split", "Task", "check", "prepare"]
+
+_Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,51 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A task with its rows by their index in the examples, int64 `[n]` each."""
+class Fold:
+    """Rows to train on and rows to score by, by their index in the examples, int64 `[n]` each.
 
-    task: Task
+    Attributes:
+        normalization: from the rows that are trained on.
+    """
+
     training: Tensor
     validation: Tensor
+    normalization: Normalization
+
+
+@dataclass(frozen=True)
+class Split:
+    """A task and how its rows are divided: once, or into folds.
+
+    Attributes:
+        folds: one, unless the study has `dataset.folds`.
+    """
+
+    task: Task
+    folds: tuple[Fold, ...]
+
+    @property
+    def training(self) -> Tensor:
+        """The rows that are trained on; of the first fold."""
+        return self.folds[0].training
+
+    @property
+    def validation(self) -> tuple[Tensor, ...]:
+        """The rows that score an epoch, of each fold."""
+        return tuple(fold.validation for fold in self.folds)
+
+    def streams(self, batch_size: int, seed: int, number: int) -> list[Stream]:
+        """The streams that a member reads, one for each fold.
+
+        Args:
+            seed: the study's.
+            number: tells these from all other streams of the study.
+        """
+        count = len(self.folds)
+        return [
+            Stream(one.training, batch_size, seed, number * count + fold, one.normalization)
+            for fold, one in enumerate(self.folds)
+        ]
 
 
 def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) -> Split:
@@ -65,25 +110,26 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     device = pick_device(definition.training.device)
     dataset = definition.dataset
     rows = load_train(dataset.name)
-    training, validation = (
-        torch.from_numpy(part)
-        for part in split(len(rows), dataset.validation, definition.search.seed)
-    )
-    _check_batch_size(definition, len(training))
+    parts = [
+        (torch.from_numpy(training), torch.from_numpy(validation))
+        for training, validation in _divide(definition, len(rows))
+    ]
+    _check_batch_size(definition, min(len(training) for training, _ in parts))
     if with_validation_rows:
-        training = torch.cat([training, validation])
+        parts = [(torch.cat(parts[0]), parts[0][1])]
     examples = ImageTensors(rows, device)
     use_threads(_work(definition, examples.features))
+    folds = tuple(Fold(*part, examples.normalization(part[0])) for part in parts)
     task = Task(
         examples=examples,
         classes=describe(dataset.name).classes,
-        normalization=examples.normalization(training),
+        normalization=folds[0].normalization,
         augmentations=build_augmentations(
             [(step.name, step.settings.model_dump()) for step in dataset.augment]
         ),
         precision=pick_precision(definition.training.precision, device),
     )
-    return Split(task, training, validation)
+    return Split(task, folds)
 
 
 def check(definition: StudyDefinition) -> None:
@@ -93,9 +139,16 @@ def check(definition: StudyDefinition) -> None:
         DataError: the package that brings the dataset is broken.
         UsageError: the dataset is unknown, or the split or a batch size cannot be served.
     """
-    dataset = definition.dataset
-    training, _ = split(describe(dataset.name).n_train, dataset.validation, definition.search.seed)
-    _check_batch_size(definition, len(training))
+    parts = _divide(definition, describe(definition.dataset.name).n_train)
+    _check_batch_size(definition, min(len(training) for training, _ in parts))
+
+
+def _divide(definition: StudyDefinition, rows: int) -> list[tuple[_Rows, _Rows]]:
+    """The training and validation rows, once or for each fold."""
+    dataset, seed = definition.dataset, definition.search.seed
+    if dataset.folds is not None:
+        return cut_into_folds(rows, dataset.folds, seed)
+    return [split(rows, dataset.validation, seed)]
 
 
 def _work(definition: StudyDefinition, features: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.data import split
+from hpo.data import folds, split
 from hpo.errors import UsageError
 
 
@@ -66,3 +66,26 @@ def test_what_cannot_be_split_is_a_usage_error(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         split(n, share, seed)
+
+
+@given(n=st.integers(2, 500), count=st.integers(2, 20), seed=st.integers(0, 2**64))
+def test_every_row_validates_in_exactly_one_fold(n: int, count: int, seed: int) -> None:
+    if count > n:
+        with pytest.raises(UsageError, match=f"{n} rows cannot be cut into {count} folds"):
+            folds(n, count, seed)
+        return
+    parts = folds(n, count, seed)
+    assert len(parts) == count
+    held_out = np.concatenate([validation for _, validation in parts])
+    assert np.array_equal(np.sort(held_out), np.arange(n))
+    sizes = [len(validation) for _, validation in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for train, validation in parts:
+        assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(n))
+    for one, other in zip(parts, folds(n, count, seed), strict=True):
+        assert np.array_equal(one[1], other[1])
+
+
+def test_one_fold_is_none() -> None:
+    with pytest.raises(UsageError, match="at least 2"):
+        folds(10, 1, 0)

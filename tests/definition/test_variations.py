@@ -155,6 +155,13 @@ def test_a_look_at_the_test_rows_needs_variations(problems: Problems) -> None:
         assert "a search sees training rows only" in found
 
 
+def test_with_folds_the_test_rows_stay_closed(load: Load, problems: Problems) -> None:
+    folded = "dataset={name: digits, folds: 3}"
+    assert not load(STUDY + VARIATIONS, folded).looks_at_test
+    (found,) = problems(STUDY + VARIATIONS, folded, "search.look_at_test=true")
+    assert "a run is a network for each, so none is tested" in found
+
+
 def test_a_variation_in_words() -> None:
     for overrides, words in (
         ({}, "baseline"),

@@ -99,7 +99,7 @@ def test_prediction_uses_running_statistics() -> None:
     features, _ = batch(0)
     wide.forward([features], no_mask)
     rows = torch.randn(37, INPUTS, dtype=torch.float64)
-    logits = wide.predict(rows)
+    logits = wide.predict([rows])
     for member, module in enumerate(modules):
         module.train()(features)
         torch.testing.assert_close(logits[member].t(), module.eval()(rows))
@@ -150,7 +150,7 @@ def test_bfloat16_operands_stay_near_float32() -> None:
     distance = (exact.gradients - rough.gradients).norm() / exact.gradients.norm()
     assert 0 < distance < 0.15
     torch.testing.assert_close(
-        rough.predict(features.bfloat16()), exact.predict(features), rtol=0.05, atol=0.05
+        rough.predict([features.bfloat16()]), exact.predict([features]), rtol=0.05, atol=0.05
     )
 
 
@@ -213,7 +213,7 @@ def test_members_on_streams_of_their_own_read_their_own_batches() -> None:
         torch.autograd.backward(functional.cross_entropy(module(features), own_labels))
         for name, parameter in module.named_parameters():
             torch.testing.assert_close(wide.member_gradients(member)[name], parameter.grad)
-    assert wide.predict(batches[0][0]).shape == (len(configs), OUTPUTS, BATCH)
+    assert wide.predict([batches[0][0]]).shape == (len(configs), OUTPUTS, BATCH)
 
 
 CONFIGS = st.builds(
@@ -327,7 +327,7 @@ def test_predicting_leaves_a_training_pass_as_it_is() -> None:
     expected, statistics = wide.gradients.clone(), wide.statistics.clone()
     wide2, _ = build(mixed_configs())
     wide2.forward([features], no_mask)
-    wide2.predict(torch.randn(BATCH, INPUTS, dtype=torch.float64))
+    wide2.predict([torch.randn(BATCH, INPUTS, dtype=torch.float64)])
     wide2.backward(grad)
     assert torch.equal(wide2.gradients, expected)
     assert torch.equal(wide2.statistics, statistics)

@@ -76,7 +76,7 @@ def at(population: Population, epoch: int, batch: int = 0) -> Snapshot:
     snapshot = population.snapshot(population.members[0])
     snapshot.facts.update(epoch=epoch, batch=batch)
     snapshot.facts["history"][0]["seconds"] = 0.5
-    snapshot.tensors["model.output.bias"][0] = 1000 * epoch + batch
+    snapshot.tensors["0.model.output.bias"][0] = 1000 * epoch + batch
     return snapshot
 
 
@@ -156,14 +156,15 @@ def test_one_beyond_is_left_to_whoever_saved_it(bench: Bench, tmp_path: Path) ->
 
 def test_losses_that_are_no_numbers_come_back(bench: Bench, tmp_path: Path) -> None:
     snapshot = at(trained(bench), 1)
-    snapshot.facts.update(loss=float("inf"), seconds=0.1 + 0.2)
+    snapshot.facts["networks"][0]["loss"] = float("inf")
+    snapshot.facts["seconds"] = 0.1 + 0.2
     snapshot.facts["history"][0]["train_loss"] = float("-inf")
-    snapshot.tensors["model.output.bias"][0] = float("nan")
+    snapshot.tensors["0.model.output.bias"][0] = float("nan")
     Checkpoints(tmp_path).save(3, snapshot, WHO)
     found = Checkpoints(tmp_path).load(3, WHO)
     assert found is not None
     assert found.facts == snapshot.facts
-    assert found.tensors["model.output.bias"].isnan().tolist() == [True] + 9 * [False]
+    assert found.tensors["0.model.output.bias"].isnan().tolist() == [True] + 9 * [False]
 
 
 def test_only_that_of_the_same_identity_counts(

@@ -169,7 +169,7 @@ def test_nobody_waits_for_the_device_within_an_epoch(
     population.add(members)
     first, *later = batch_by_batch(population)
     assert len(later) == BATCHES
-    assert {one.optimizer.steps for one in members} == {BATCHES}
+    assert {one.networks[0].optimizer.steps for one in members} == {BATCHES}
     assert sum(call.crosses for call in first) == count  # the order of each stream
     assert [call for part in later for call in part if call.crosses] == []
     assert all(sum(call.launches for call in part) > 100 for part in later)

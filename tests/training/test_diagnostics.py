@@ -14,7 +14,7 @@ from torch.nn import functional
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.models.mlp import Mlp
 from hpo.models.wide_mlp import WideMlp
-from hpo.training.diagnostics import GRADIENT_NORMS, finite
+from hpo.training.diagnostics import GRADIENT_NORMS, mean_norms
 from hpo.training.population import Member, Stopped
 
 from .conftest import BATCH, Bench
@@ -153,10 +153,30 @@ def test_a_resumed_epoch_comes_to_the_sums_of_an_unbroken_one(bench: Bench, batc
     assert facts_and_bits(again) == facts_and_bits(unbroken)
 
 
+def test_of_folds_they_are_the_means(bench: Bench) -> None:
+    streams = [bench.stream(number) for number in range(2)]
+    made = members(GRADIENT_NORMS)[0]
+    folded = Member(made.key, made.config, seed=5, folds=2)
+    population = bench.population(*streams)
+    population.add([folded])
+    bench.train(population, 1)
+    alone = []
+    for stream, network in zip(streams, folded.networks, strict=True):
+        single = Member(made.key, made.config, seed=network.seed)
+        bench.alone(single, stream, epochs=1)
+        alone.append(single.history.records[0].gradient_norms)
+    means = [sum(pair) / 2 for pair in zip(*alone, strict=True)]
+    assert folded.history.records[0].gradient_norms == pytest.approx(means, rel=1e-9)
+    assert alone[0] != pytest.approx(alone[1], rel=1e-3)
+
+
 def test_one_that_diverges_keeps_its_numbers_to_itself(bench: Bench) -> None:
     crowd = members(GRADIENT_NORMS)
     sick = next(member for member in crowd if member.key == 1)
-    sick.config = replace(sick.config, optimizer=OptimizerConfig(name="sgd", lr=float("inf")))
+    (network,) = sick.networks
+    network.config = replace(
+        network.config, optimizer=OptimizerConfig(name="sgd", lr=float("inf"))
+    )
     population = bench.population()
     population.add(crowd)
     bench.train(population, 1)
@@ -164,4 +184,4 @@ def test_one_that_diverges_keeps_its_numbers_to_itself(bench: Bench) -> None:
         (record,) = member.history.records
         assert record.diverged == (member is sick)
         assert bool(record.gradient_norms) == (member is not sick)
-    assert finite([1.0, float("inf")]) == ()
+    assert mean_norms([[1.0, float("inf")]]) == ()

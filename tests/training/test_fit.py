@@ -179,8 +179,8 @@ def test_a_stop_leaves_at_the_next_batch(bench: Bench) -> None:
     one = member(0)
     crew = Crew([[(bench.population(), [one])]])
     with pytest.raises(Stopped):
-        fit(crew, bench.validation, stopping=lambda: one.optimizer.steps == 8)
-    assert one.optimizer.steps == 8
+        fit(crew, bench.validation, stopping=lambda: one.networks[0].optimizer.steps == 8)
+    assert one.networks[0].optimizer.steps == 8
     assert len(one.history.records) == 1
     assert crew.endings == {}
     assert crew.leaving == [0]  # it can still be read, as it is

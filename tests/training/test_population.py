@@ -260,7 +260,7 @@ def test_a_run_epoch_fills_the_histories(bench: Bench) -> None:
     assert latecomer.joined == 1
     for member in members:
         assert [record.epoch for record in member.history.records] == [1, 2]
-        assert member.optimizer.steps == 12
+        assert member.networks[0].optimizer.steps == 12
         assert all(record in records for record in member.history.records)
     # Records come in the order of `members`, whatever that is.
     for member, record in zip(population.members, records[len(members) :], strict=True):
@@ -299,7 +299,7 @@ def test_stopping_is_asked_before_every_batch(bench: Bench) -> None:
     with pytest.raises(Stopped):
         population.run_epoch(bench.validation, stopping)
     assert asked == 5
-    assert member.optimizer.steps == 4
+    assert member.networks[0].optimizer.steps == 4
     assert member.history.records == []
     assert population.epoch == 0
 

@@ -242,7 +242,7 @@ def test_a_snapshot_says_where_it_was_taken(bench: Bench) -> None:
         population.run_epoch(bench.validation, after(5))
     snapshot = population.snapshot(member)
     assert (snapshot.stream, snapshot.epoch, snapshot.batch) == (8, 4, 5)
-    assert (snapshot.epochs_done, snapshot.steps) == (1, BATCHES + 5)
+    assert (snapshot.epochs_done, snapshot.networks[0].steps) == (1, BATCHES + 5)
     assert snapshot.facts["joined"] == 3
     assert snapshot.config == member.config
     for one in (fresh, snapshot):
@@ -353,7 +353,7 @@ def test_masks_from_another_kind_of_device_are_drawn_anew(bench: Bench) -> None:
     population.run_epoch(bench.validation)
     snapshot = population.snapshot(population.members[0])
     foreign = replace(
-        snapshot, tensors={**snapshot.tensors, "dropout": torch.zeros(16, dtype=torch.uint8)}
+        snapshot, tensors={**snapshot.tensors, "0.dropout": torch.zeros(16, dtype=torch.uint8)}
     )
     foreign.check()
     runs = [restart(bench, [(1, one)]) for one in (foreign, foreign, snapshot)]
@@ -426,8 +426,9 @@ def test_facts_of_another_kind_are_refused(bench: Bench) -> None:
         (("stream",), 1.0),
         (("batch",), True),
         (("seconds",), None),
-        (("loss",), "nan"),
-        (("optimizer", "steps"), -1),
+        (("networks", 0, "loss"), "nan"),
+        (("networks",), []),
+        (("networks", 0, "optimizer", "steps"), -1),
         (("config", "model", "widths"), [20]),
         (("config", "model", "widths"), [20, -12]),
         (("config", "model", "widths"), [20, 10**12]),
@@ -452,11 +453,11 @@ def test_tensors_that_do_not_fit_are_refused(bench: Bench) -> None:
     for name, tensor in snapshot.tensors.items():
         others = {other: one for other, one in snapshot.tensors.items() if other != name}
         wrongs = [tensor[None], tensor.to(torch.int16)]
-        if name != "dropout":  # there the length is the generator's to say
+        if name != "0.dropout":  # there the length is the generator's to say
             wrongs += [tensor[:-1], tensor.float()]
         for tensors in (others, *({**others, name: wrong} for wrong in wrongs)):
             with pytest.raises(ValueError, match="snapshot"):
                 Snapshot(snapshot.facts, tensors).check()
-    more = {**snapshot.tensors, "model.layers.9.linear.weight": torch.zeros(2, 2)}
+    more = {**snapshot.tensors, "0.model.layers.9.linear.weight": torch.zeros(2, 2)}
     with pytest.raises(ValueError, match="snapshot"):
         Snapshot(snapshot.facts, more).check()

@@ -1,0 +1,129 @@
+"""Every draw that a finite space has, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from hpo import space
+from hpo.definition import StudyDefinition
+from hpo.errors import UsageError
+
+__all__ = ["MOST_CELLS", "cells", "sized"]
+
+MOST_CELLS = 1_000_000
+_ORDER = 0x67726964  # "grid": keeps this use of the seed apart from every other
+
+
+def cells(definition: StudyDefinition) -> list[dict[str, Any]]:
+    """The parameters of every draw, each once, in an order shuffled by the study's seed.
+
+    A grid that is not visited to its end has so been visited everywhere.
+
+    Raises:
+        UsageError: a range is continuous, or there are too many cells.
+    """
+    _check(definition)
+    found = list(_walk(definition))
+    order = np.random.default_rng([_ORDER, definition.search.seed]).permutation(len(found))
+    return [found[place] for place in order]
+
+
+def sized(definition: StudyDefinition) -> StudyDefinition:
+    """The definition with as many trials as its grid has cells, where it does not say how many.
+
+    A definition with another sampler comes back as it is.
+
+    Raises:
+        UsageError: as `cells`; or more trials are asked for than there are cells.
+    """
+    search = definition.search
+    if search.sampler.name != "grid":
+        return definition
+    count = _check(definition)
+    if "trials" not in search.model_fields_set:
+        return definition.model_copy(
+            update={"search": search.model_copy(update={"trials": count})}
+        )
+    if search.trials > count:
+        message = (
+            f"search.trials: {search.trials} trials are more than the {count} cells of the grid "
+            f"of {definition.name}, each of which is visited once; leave `trials` out for all"
+        )
+        raise UsageError(message)
+    return definition
+
+
+def _check(definition: StudyDefinition) -> int:
+    count = space.cardinality(definition)
+    assert count is not None, "a definition with a grid has no continuous range"
+    if count > MOST_CELLS:
+        message = (
+            f"search.sampler: the grid of {definition.name} has {count} cells, more than "
+            f"{MOST_CELLS}; make ranges smaller or their steps larger, or write `sampler: tpe`"
+        )
+        raise UsageError(message)
+    return count
+
+
+def _walk(definition: StudyDefinition) -> Iterator[dict[str, Any]]:
+    """Draw again and again, each time with the last choice that has a next one moved on."""
+    path: list[int] = []
+    while True:
+        odometer = _Odometer(path)
+        space.draw(definition, odometer)
+        yield odometer.values
+        path = odometer.path
+        while path and path[-1] + 1 == odometer.sizes[len(path) - 1]:
+            path.pop()
+        if not path:
+            return
+        path[-1] += 1
+
+
+class _Odometer:
+    """Suggests what a path says, and first options beyond its end; the path grows by these."""
+
+    def __init__(self, path: Sequence[int]) -> None:
+        self.path = list(path)
+        self.sizes: list[int] = []
+        self.values: dict[str, Any] = {}
+
+    def suggest_int(
+        self,
+        name: str,
+        low: int,
+        high: int,
+        *,
+        step: int = 1,
+        log: bool = False,  # noqa: ARG002
+    ) -> int:
+        return int(self._next(name, range(low, high + 1, step)))
+
+    def suggest_float(
+        self,
+        name: str,
+        low: float,
+        high: float,
+        *,
+        step: float | None = None,
+        log: bool = False,  # noqa: ARG002
+    ) -> float:
+        first, last = Decimal(str(low)), Decimal(str(high))
+        width = Decimal(str(step or 1))
+        count = int((last - first) / width) + 1
+        return float(self._next(name, [float(first + width * place) for place in range(count)]))
+
+    def suggest_categorical(self, name: str, choices: Sequence[bool | int | float | str]) -> Any:
+        return self._next(name, choices)
+
+    def _next(self, name: str, options: Sequence[Any]) -> Any:
+        depth = len(self.sizes)
+        if depth == len(self.path):
+            self.path.append(0)
+        self.sizes.append(len(options))
+        value = self.values[name] = options[self.path[depth]]
+        return value
