@@ -257,7 +257,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["status", "trials", "best", "retrain-best"])
+@pytest.mark.parametrize("command", ["status", "trials", "best", "effects", "retrain-best"])
 def test_the_fields_of_the_json_are_told_of(searched: Path, command: str) -> None:
     found = read(searched, command, "--study", "digits")
     row = found[0] if isinstance(found, list) else found

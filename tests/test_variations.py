@@ -101,6 +101,15 @@ def test_a_list_of_runs_ends_in_a_table_and_shows_it_again(place: Path) -> None:
     ]
 
 
+def test_the_fields_of_a_run_are_told_of(place: Path) -> None:
+    here(place, "optimize", "--study", "steps", "--set", "training.epochs=1")
+    here(place, "optimize", "--study", "digits", "--trials", "1", "--set", "training.epochs=1")
+    own = set(runs(place)[0]) - set(read(place, "trials", "--study", "digits")[0])
+    assert own == {"variation", "test_accuracy"}
+    page = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
+    assert all(f"| `{field}` |" in page for field in own)
+
+
 def test_equal_variations_are_both_trained_and_come_to_the_same(place: Path) -> None:
     """All runs begin with one seed, and those of one batch size read the same batches."""
     here(place, "optimize", "--study", "steps", "--population", "1")
@@ -282,6 +291,11 @@ def test_one_factor_at_a_time_around_the_best_trial_of_a_search(
     assert "the test rows stay closed" in done.stdout
     again = here(place, "optimize", "--study", "wide", "--around-best")
     assert "nothing to do" in again.stdout
+    rows = read(place, "effects", "--study", "wide")
+    assert {row["parameter"] for row in rows} >= {"mlp.layers", "optimizer"}
+    assert "mlp.activation" in here(place, "effects", "--study", "wide").stdout
+    head = here(place, "effects", "--study", "wide", "--format", "csv").stdout.splitlines()[0]
+    assert head == "parameter,level,trials,mean,best,effect"
 
 
 def test_around_best_needs_a_trial_and_ranges(place: Path) -> None:

@@ -7,9 +7,9 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Self, TypeGuard
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
@@ -25,7 +25,12 @@ from hpo.definition.networks import (
 from hpo.definition.problems import Problem, render, shown
 from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
-from hpo.definition.variations import problems_of_variations, varied, without_variations
+from hpo.definition.variations import (
+    is_list,
+    problems_with_variations,
+    varied,
+    without_variations,
+)
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
 
@@ -267,40 +272,14 @@ class StudyDefinition(Section):
             return data
         data = {key: value for key, value in data.items() if value is not None}
         variations, search = data.get("variations"), data.get("search", {})
-        if _is_list(variations) and variations and isinstance(search, Mapping):
+        if is_list(variations) and variations and isinstance(search, Mapping):
             data["search"] = {"trials": len(variations), "pruner": "none", **search}
         return data
 
     @classmethod
     def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
         """What a study with variations cannot have, and one without."""
-        search = data.get("search")
-        search = search if isinstance(search, Mapping) else {}
-        variations = data.get("variations")
-        if not _is_list(variations) or not variations:
-            if search.get("look_at_test") is None:
-                return []
-            sentence = (
-                "this belongs to a study with `variations`; a search sees training rows only"
-            )
-            return [detail(sentence, "search", "look_at_test")]
-        details = []
-        count = len(variations)
-        if (trials := search.get("trials", count)) != count:
-            sentence = (
-                f"a study with variations trains each once, so it has {count} trials and not "
-                f"{shown(trials)}; leave this out"
-            )
-            details.append(detail(sentence, "search", "trials"))
-        if search.get("pruner", "none") not in ("none", {"none": {}}, {"none": None}):
-            sentence = "every variation is trained to its end; leave the pruner out"
-            details.append(detail(sentence, "search", "pruner"))
-        dataset = data.get("dataset")
-        folds = dataset.get("folds") if isinstance(dataset, Mapping) else None
-        if folds is not None and search.get("look_at_test") is True:
-            sentence = "with `dataset.folds` a run is a network for each, so none is tested"
-            details.append(detail(sentence, "search", "look_at_test"))
-        return details + problems_of_variations(data, cls._problems)
+        return problems_with_variations(data, cls._problems)
 
     @classmethod
     def _problems(cls, data: dict[str, Any]) -> list[Problem]:
@@ -313,7 +292,7 @@ class StudyDefinition(Section):
     @field_validator("variations", mode="before")
     @classmethod
     def _are_mappings(cls, variations: object) -> object:
-        if not _is_list(variations):
+        if not is_list(variations):
             sentence = f"{shown(variations)} stands where a list of mappings is wanted"
             raise invalid([detail(sentence)])
         form = "a variation is a mapping, as in {training.batch_size: 16}; {} is the baseline"
@@ -365,10 +344,6 @@ class StudyDefinition(Section):
             raise DefinitionError(render(problems_in(error), {}, source)) from None
         except (ValueError, RecursionError):
             raise DefinitionError([f"{source}: this is not JSON"]) from None
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _leaves(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic_core import InitErrorDetails
 
@@ -19,7 +19,8 @@ from hpo.definition.problems import KeyPath, Problem, shown
 __all__ = [
     "describe_variation",
     "factor",
-    "problems_of_variations",
+    "is_list",
+    "problems_with_variations",
     "varied",
     "without_variations",
 ]
@@ -41,35 +42,25 @@ _Data = dict[str, Any]
 _Problems = Callable[[_Data], list[Problem]]
 
 
-def problems_of_variations(data: _Data, check: _Problems) -> list[InitErrorDetails]:
-    """What is wrong with the variations of a study, and what a study with variations cannot have.
+def problems_with_variations(data: _Data, check: _Problems) -> list[InitErrorDetails]:
+    """What a study with variations cannot have, and one without; and what is wrong with them.
 
     Args:
         data: the study's, as it is read.
         check: what is wrong with a study that has no variations.
     """
     variations = data.get("variations")
-    if not isinstance(variations, Sequence) or isinstance(variations, str) or not variations:
-        return []
-    base = without_variations(data)
-    known = check(base)
-    details = [detail(sentence, *path) for path, sentence in _draws(base)]
-    before = {(problem.path, problem.sentence) for problem in known}
-    before |= set(_draws(base))
-    for number, overrides in enumerate(variations):
-        if not isinstance(overrides, Mapping):
-            continue  # the schema's to say
-        place: KeyPath = ("variations", number)
-        refused = list(_refused(base, overrides))
-        details += [detail(sentence, *place, *path) for path, sentence in refused]
-        if refused:
-            continue
-        run = varied(base, overrides)
-        found = [(problem.path, problem.sentence) for problem in check(run)]
-        for path, sentence in dict.fromkeys([*found, *_draws(run)]):
-            if (path, sentence) not in before:
-                details.append(detail(sentence, *place, *_as_written(path, overrides)))
-    return details
+    if not is_list(variations) or not variations:
+        if _section(data, "search").get("look_at_test") is None:
+            return []
+        sentence = "this belongs to a study with `variations`; a search sees training rows only"
+        return [detail(sentence, "search", "look_at_test")]
+    return [*_of_the_study(data, len(variations)), *_of_variations(data, variations, check)]
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether data is a list, and not a word."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def without_variations(data: Mapping[str, Any]) -> _Data:
@@ -82,7 +73,7 @@ def without_variations(data: Mapping[str, Any]) -> _Data:
 
 
 def varied(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> _Data:
-    """A run's data; `overrides` must be such as `problems_of_variations` lets pass."""
+    """A run's data; `overrides` must be such as `problems_with_variations` lets pass."""
     run: _Data = copy.deepcopy(dict(base))
     for path, value, _ in _settings(overrides):
         section = run
@@ -128,6 +119,51 @@ def factor(study: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[str,
             return f"{path[1]}.width_{changed[0]}", str(value[changed[0]])
     name = path[1:] if path[0] in _CHOICES else path
     return ".".join(name), _in_words(value)
+
+
+def _of_the_study(data: _Data, count: int) -> Iterator[InitErrorDetails]:
+    """What a study with so many variations cannot have beside them."""
+    search, folds = _section(data, "search"), _section(data, "dataset").get("folds")
+    if (trials := search.get("trials", count)) != count:
+        sentence = (
+            f"a study with variations trains each once, so it has {count} trials and not "
+            f"{shown(trials)}; leave this out"
+        )
+        yield detail(sentence, "search", "trials")
+    if search.get("pruner", "none") not in ("none", {"none": {}}, {"none": None}):
+        sentence = "every variation is trained to its end; leave the pruner out"
+        yield detail(sentence, "search", "pruner")
+    if folds is not None and search.get("look_at_test") is True:
+        sentence = "with `dataset.folds` a run is a network for each, so none is tested"
+        yield detail(sentence, "search", "look_at_test")
+
+
+def _of_variations(
+    data: _Data, variations: Sequence[Any], check: _Problems
+) -> Iterator[InitErrorDetails]:
+    """What is wrong with each; what is wrong with the rest of the file is told once."""
+    base = without_variations(data)
+    draws = list(_draws(base))
+    yield from (detail(sentence, *path) for path, sentence in draws)
+    before = {(problem.path, problem.sentence) for problem in check(base)} | set(draws)
+    for number, overrides in enumerate(variations):
+        if not isinstance(overrides, Mapping):
+            continue  # the schema's to say
+        found = list(_refused(base, overrides))
+        if not found:
+            run = varied(base, overrides)
+            problems = [(problem.path, problem.sentence) for problem in check(run)]
+            found = [
+                (_as_written(path, overrides), sentence)
+                for path, sentence in dict.fromkeys([*problems, *_draws(run)])
+                if (path, sentence) not in before
+            ]
+        yield from (detail(sentence, "variations", number, *path) for path, sentence in found)
+
+
+def _section(data: _Data, name: str) -> Mapping[str, Any]:
+    section = data.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _settings(

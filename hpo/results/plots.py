@@ -25,8 +25,7 @@ def gradient_norms(study: str, trials: Sequence[TrialRecord]) -> str:
     Raises:
         HpoError: no trial has any.
     """
-    from plotly import graph_objects  # a slow import that only a page needs
-    from plotly.subplots import make_subplots
+    from plotly.subplots import make_subplots  # a slow import that only a page needs
 
     shown = [trial for trial in trials if any(epoch.get(GRADIENT_NORMS) for epoch in trial.curve)]
     if not shown:
@@ -41,17 +40,7 @@ def gradient_norms(study: str, trials: Sequence[TrialRecord]) -> str:
     )
     for place, trial in enumerate(shown):
         for row, layer in enumerate([*range(hidden), -1], start=1):
-            points = _points(trial, layer)
-            line = graph_objects.Scatter(
-                x=[epoch for epoch, _ in points],
-                y=[value for _, value in points],
-                name=_name(trial),
-                legendgroup=str(trial.number),
-                showlegend=layer == -1,
-                mode="lines+markers",
-                line={"color": _COLOURS[place % len(_COLOURS)]},
-            )
-            figure.add_trace(line, row=row, col=1)
+            figure.add_trace(_line(trial, layer, _COLOURS[place % len(_COLOURS)]), row, 1)
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(
         title=f"{study}: squared sum of the gradient with respect to each pre-activation",
@@ -65,6 +54,21 @@ def gradient_norms(study: str, trials: Sequence[TrialRecord]) -> str:
 def _layers(trial: TrialRecord) -> int:
     """How many linear layers it has."""
     return max(len(epoch.get(GRADIENT_NORMS, ())) for epoch in trial.curve)
+
+
+def _line(trial: TrialRecord, layer: int, colour: str) -> Any:
+    from plotly import graph_objects
+
+    points = _points(trial, layer)
+    return graph_objects.Scatter(
+        x=[epoch for epoch, _ in points],
+        y=[value for _, value in points],
+        name=_name(trial),
+        legendgroup=str(trial.number),
+        showlegend=layer == -1,
+        mode="lines+markers",
+        line={"color": colour},
+    )
 
 
 def _points(trial: TrialRecord, layer: int) -> list[tuple[int, float]]:
