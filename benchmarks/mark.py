@@ -170,6 +170,7 @@ def _theirs(
     """A peer's search on the rows that hpo had, ended after `limit` seconds, and its retrains."""
     _hear(f"seed {seed}: {_TITLES[name]}, for {limit:.0f} s")
     dataset = definition.dataset
+    assert dataset.validation is not None, "a study with folds has no peer here"
     work = peers.Work(dataset.name, dataset.validation, seed, options.epochs, options.rows)
     began = time.time()
     lines = _searched_by_peer(name, work, began + limit, options.threads)

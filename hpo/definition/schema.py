@@ -88,26 +88,37 @@ class Augmentation(ExactlyOne):
 
 
 class DatasetSection(Section):
-    """Which data, and how the validation rows are taken from the training rows: a share, or folds."""
+    """Which data, and how its training rows are divided: a share is held out, or there are folds."""
 
     name: Annotated[str, Pattern("the name of a dataset", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")]
-    validation: Annotated[
-        float,
-        Number(
-            "validation is the share of the training rows that is held out",
-            high=1,
-            open_low=True,
-            open_high=True,
-            ranged=False,
-        ),
-    ] = 0.15
+    validation: (
+        Annotated[
+            float,
+            Number(
+                "validation is the share of the training rows that is held out",
+                high=1,
+                open_low=True,
+                open_high=True,
+                ranged=False,
+            ),
+        ]
+        | None
+    ) = 0.15
     folds: Annotated[int, _count("there are 2 to 100 folds", low=2, high=100)] | None = None
     augment: tuple[Augmentation, ...] = ()
 
     @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """Folds take the place of the share, which has a default."""
+        if isinstance(data, str):
+            return data
+        given = {key: value for key, value in data.items() if value is not None}
+        return {"validation": None, **given} if "folds" in given else given
+
+    @classmethod
     def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
         """Either a share or folds."""
-        if data.get("folds") is None or "validation" not in data:
+        if "folds" not in data or data["validation"] is None:
             return []
         sentence = "with `folds` every row validates once, so `validation` cannot be given too"
         return [detail(sentence, "validation")]

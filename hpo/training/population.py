@@ -168,7 +168,7 @@ class Population:
         folds = [member.folds for member in self.members]
         if len(losses) == len(folds):
             return losses
-        return torch.stack([own.mean() for own in losses.split(folds)])
+        return torch.stack([own.mean() for own in torch.split(losses, folds)])
 
     def evaluate(self, rows: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Score every network on some rows, as they are: no augmentation, no dropout.

@@ -148,6 +148,7 @@ def _divide(definition: StudyDefinition, rows: int) -> list[tuple[_Rows, _Rows]]
     dataset, seed = definition.dataset, definition.search.seed
     if dataset.folds is not None:
         return cut_into_folds(rows, dataset.folds, seed)
+    assert dataset.validation is not None, "a definition has a share or folds"
     return [split(rows, dataset.validation, seed)]
 
 

@@ -84,8 +84,8 @@ variations: {}
 """
 
 ALL_OF_IT = """\
+study.yaml:1: dataset.validation: with `folds` every row validates once, so `validation` cannot be given too
 study.yaml:1: dataset.validation: 1.5 is above 1; validation is the share of the training rows that is held out
-study.yaml:1: dataset.folds: this version has no folds, it validates on a held-out share; write `validation: 0.2`
 study.yaml:4: model.mlp.layers: `widths` fixes every layer, so `layers` cannot be given too
 study.yaml:4: model.mlp.layers: the range's low, 4, is above its high, 1
 study.yaml:5: model.mlp.width: `widths` fixes every layer, so `width` cannot be given too
@@ -104,7 +104,7 @@ study.yaml:16: training.batch_size: `float` does not fit here: a range is writte
 study.yaml:16: training.epochs: this key is missing
 study.yaml:16: training.epoch: unknown key; did you mean `epochs`?
 study.yaml:17: search.trials: 1000000000 is above 1000000; a search has 1 to 1000000 trials
-study.yaml:17: search.sampler.cmaes: unknown key; there are tpe, random
+study.yaml:17: search.sampler.cmaes: unknown key; there are tpe, random, grid
 study.yaml:17: search.pruner: give one pruner and no more, not 'asha', 'median'
 study.yaml:17: search.n_trials: unknown key; did you mean `trials`?
 study.yaml:18: retrain: the tag '!!python/object/apply:os.system' is refused; a study is plain data
@@ -279,7 +279,7 @@ def test_the_json_schema_describes_the_file() -> None:
     assert constant == {"type": "number", "minimum": 0.0, "exclusiveMaximum": 1}
     assert choice["properties"]["choice"]["items"] == constant
     assert interval["properties"]["float"]["items"] == constant
-    assert schema["$defs"]["SamplerSection"]["anyOf"][0] == {"enum": ["tpe", "random"]}
+    assert schema["$defs"]["SamplerSection"]["anyOf"][0] == {"enum": ["tpe", "random", "grid"]}
     assert "null" not in json.dumps(schema)
 
 

@@ -31,6 +31,7 @@ from hpo.data.tensors import ImageTensors, Normalization
 from hpo.models.activations import ACTIVATIONS
 from hpo.training.dropout import DropoutMasks
 from hpo.training.optimizers import OPTIMIZERS
+from hpo.training.network import Network
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
@@ -85,8 +86,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class OnDevice(Population):
     """A population on the fake device, whose masks are drawn from generators that exist here."""
 
-    def _new_masks(self, member: Member) -> DropoutMasks:
-        return DropoutMasks(member.config.model.dropout, torch.Generator())
+    def _new_masks(self, network: Network) -> DropoutMasks:
+        return DropoutMasks(network.config.model.dropout, torch.Generator())
 
 
 @pytest.fixture
