@@ -31,6 +31,7 @@ variations:
   - {training.gradient_reset: false}
 """
 RUNS = 6
+FILE = "sqlite:///hpo.db"
 WORDS = [
     "baseline",
     "training.batch_size 16",
@@ -50,21 +51,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def runs(folder: Path, study: str = "steps") -> list[dict[str, Any]]:
+def runs(folder: Path, study: str = "steps", url: str = FILE) -> list[dict[str, Any]]:
     """The trials in the order of the variations."""
-    found: list[dict[str, Any]] = read(folder, "trials", "--study", study)
+    found: list[dict[str, Any]] = read(folder, "trials", "--study", study, "--storage", url)
     return sorted(found, key=lambda trial: int(trial["params"]["variation"]))
 
 
-def results(folder: Path) -> list[tuple[Any, ...]]:
+def results(folder: Path, url: str = FILE) -> list[tuple[Any, ...]]:
     """What came out, without times and workers."""
     keys = ("variation", "state", "value", "test_accuracy", "epochs")
-    return [tuple(run[key] for key in keys) for run in runs(folder)]
+    return [tuple(run[key] for key in keys) for run in runs(folder, url=url)]
 
 
-def assert_each_once(folder: Path) -> None:
-    assert [run["params"]["variation"] for run in runs(folder)] == list(range(RUNS))
-    in_folder(folder).assert_exactly(RUNS)
+def assert_each_once(folder: Path, url: str = FILE) -> None:
+    assert [run["params"]["variation"] for run in runs(folder, url=url)] == list(range(RUNS))
+    study = in_folder(folder) if url == FILE else Study(url)
+    study.assert_exactly(RUNS)
 
 
 def test_a_list_of_runs_ends_in_a_table_and_shows_it_again(place: Path) -> None:
@@ -120,13 +122,13 @@ def test_equal_variations_are_both_trained_and_come_to_the_same(place: Path) -> 
     assert all(other[2:4] != first[2:4] for other in others)
 
 
-def test_two_workers_come_to_what_one_does(place: Path) -> None:
+def test_two_workers_come_to_what_one_does(place: Path, url: str) -> None:
+    """On both kinds of database."""
     here(place, "optimize", "--study", "steps", "--population", "1")
-    alone = results(place)
-    (place / "hpo.db").unlink()
-    hpo(place, "optimize", "--study", "steps", "--workers", "2", "--population", "1")
-    assert_each_once(place)
-    assert results(place) == alone
+    two = ("--workers", "2", "--population", "1")
+    hpo(place, "optimize", "--study", "steps", *two, HPO_STORAGE=url)
+    assert_each_once(place, url)
+    assert results(place, url) == results(place)
 
 
 def test_after_a_kill_each_run_is_still_trained_once_and_scored(place: Path) -> None:
