@@ -88,7 +88,7 @@ class Augmentation(ExactlyOne):
 
 
 class DatasetSection(Section):
-    """Which data, and how its training rows are divided: a share is held out, or there are folds."""
+    """Which data, and what of its training rows validates: a share, or one fold after another."""
 
     name: Annotated[str, Pattern("the name of a dataset", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")]
     validation: (

@@ -34,6 +34,7 @@ EVALUATION_ROWS = 2048
 """How many rows are scored at once."""
 
 _INITIALIZATION, _DROPOUT = 1, 2
+_NOWHERE = torch.empty(0, dtype=torch.int64)
 _Batch = tuple[list[Tensor], list[Tensor]]
 """Features `[batch, inputs]` and labels `[batch]`, of each stream."""
 
@@ -72,7 +73,7 @@ class Population:
         self.members: list[Member] = []
         self._between_batches = True
         self._block: Block | None = None
-        self._places: Tensor  # of the networks in the block, member by member and fold by fold
+        self._places = _NOWHERE  # of the networks in the block, member by member, fold by fold
         self._masks: dict[Network, DropoutMasks] = {}
 
     def __len__(self) -> int:
@@ -303,7 +304,7 @@ class Population:
         # Frees the old buffers before the new ones are made.
         if self._block is not None:
             self._block.release()
-        self._block, self.members = None, []
+        self._block, self.members, self._places = None, [], _NOWHERE
         if not members:
             return
         self._block = Block(

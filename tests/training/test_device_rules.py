@@ -30,8 +30,8 @@ from hpo.data import load_train
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.models.activations import ACTIVATIONS
 from hpo.training.dropout import DropoutMasks
-from hpo.training.optimizers import OPTIMIZERS
 from hpo.training.network import Network
+from hpo.training.optimizers import OPTIMIZERS
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
