@@ -182,6 +182,7 @@ def test_the_test_rows_stay_closed_if_the_study_says_so(
         (("--set", "model.mlp.dropout={float: [0, 0.5]}"), "this is a range, and a study with"),
         (("--set", "variations=[{training.batch_size: 5000}]"), "a batch of 5000 is larger than"),
         (("--around-best",), "there is no study"),
+        (("--around-best", "--name", "a/b"), "cannot be a study's name"),
     ],
 )
 def test_bad_input_is_one_sentence(place: Path, arguments: tuple[str, ...], sentence: str) -> None:

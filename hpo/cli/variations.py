@@ -27,14 +27,14 @@ def around_best(study: str, url: str, changes: list[str], name: str | None) -> S
         HpoError: it has no complete trial, or no ranges.
     """
     from hpo.cli.options import study_name
-    from hpo.definition import StudyDefinition, change_definition
+    from hpo.definition import StudyDefinition, change_definition, valid_name
     from hpo.results.around import around
     from hpo.search.status import read_trials
     from hpo.search.storage import open_storage
     from hpo.search.study import load, names
 
     searched = study_name(study)
-    name = f"{searched}-around-best" if name is None else name
+    name = valid_name(f"{searched}-around-best" if name is None else name)
     with open_storage(url, must_exist=True) as opened:
         if name in names(opened):
             return change_definition(load(opened, name)[1], changes)
