@@ -74,6 +74,7 @@ class TrialConfig:
     Attributes:
         epochs: the most epochs it may train; also the horizon of its schedule.
         patience: epochs without a better value before it stops early; None means never.
+        stopping_metric: what that value is, `accuracy` or `loss`; None means the study's metric.
         gradient_reset: False never sets its gradients to zero: each step follows their sum.
         diagnostics: what is noted with every epoch on top, such as `gradient_norms`.
     """
@@ -85,6 +86,7 @@ class TrialConfig:
     epochs: int = 10
     label_smoothing: float = 0.0
     patience: int | None = None
+    stopping_metric: str | None = None
     gradient_reset: bool = True
     diagnostics: tuple[str, ...] = ()
 

@@ -67,7 +67,7 @@ def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
         places = tuple(range(len(definition.variations)))
         return draw(definition.runs[trial.suggest_categorical(VARIATION, places)], trial)
     training = definition.training
-    stopping = training.early_stopping
+    patience, stopping_metric = _stopping(definition)
     return TrialConfig(
         model=_draw_model(definition, trial),
         optimizer=OptimizerConfig(**_draw_one_of(trial, "optimizer", definition.optimizer)),
@@ -75,7 +75,8 @@ def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
         batch_size=_draw_leaf(trial, BATCH_SIZE, training.batch_size),
         epochs=training.epochs,
         label_smoothing=_draw_leaf(trial, "training.label_smoothing", training.label_smoothing),
-        patience=None if stopping is None else stopping.patience,
+        patience=patience,
+        stopping_metric=stopping_metric,
         gradient_reset=training.gradient_reset,
         diagnostics=training.diagnostics,
     )
@@ -120,6 +121,15 @@ def cardinality(definition: StudyDefinition) -> int | None:
 
 
 # --- drawing
+
+
+def _stopping(definition: StudyDefinition) -> tuple[int | None, str | None]:
+    """The patience, and the metric that it waits for; None for the study's own, named or not."""
+    stopping = definition.training.early_stopping
+    if stopping is None:
+        return None, None
+    own = stopping.metric in (None, definition.search.metric)
+    return stopping.patience, None if own else stopping.metric
 
 
 def _draw_model(definition: StudyDefinition, trial: Suggester) -> MlpConfig:
@@ -213,10 +223,11 @@ def _mlp_leaves(name: str, section: MlpSection) -> Iterator[tuple[str, Any]]:
 
 def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
     """Every leaf as text, with the rest that decides a trial's value."""
-    stopping = definition.training.early_stopping
+    patience, stopping_metric = _stopping(definition)
+    on = "" if stopping_metric is None else f" on {stopping_metric}"
     rest: dict[str, Any] = {
         "training.epochs": definition.training.epochs,
-        "training.early_stopping": "off" if stopping is None else f"patience {stopping.patience}",
+        "training.early_stopping": "off" if patience is None else f"patience {patience}{on}",
         "training.gradient_reset": definition.training.gradient_reset,
         "dataset.name": definition.dataset.name,
         "dataset.validation": definition.dataset.divided,

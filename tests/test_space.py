@@ -157,7 +157,11 @@ TRAINING = st.fixed_dictionaries(
     {"batch_size": whole(1, 4096), "epochs": st.integers(1, 100)},
     optional={
         "label_smoothing": SHARE,
-        "early_stopping": st.just(None) | st.fixed_dictionaries({"patience": st.integers(1, 9)}),
+        "early_stopping": st.just(None)
+        | st.fixed_dictionaries(
+            {"patience": st.integers(1, 9)},
+            optional={"metric": st.sampled_from(["accuracy", "loss"])},
+        ),
         "device": st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
     },
 )
@@ -346,6 +350,29 @@ def test_a_study_of_constants_asks_for_nothing() -> None:
     assert (config.batch_size, config.epochs, config.patience) == (32, 3, 2)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_what_early_stopping_waits_for_is_the_studys_metric_unless_it_says_otherwise(
+    metric: str,
+) -> None:
+    def study(**stopping: str) -> StudyDefinition:
+        early = {"patience": 2, **stopping}
+        training = {"batch_size": 32, "epochs": 3, "early_stopping": early}
+        return small(training=training, search={"metric": metric})
+
+    other = "loss" if metric == "accuracy" else "accuracy"
+    assert space.draw(study(), Scripted()).stopping_metric is None
+    assert space.draw(study(metric=metric), Scripted()).stopping_metric is None
+    assert space.draw(study(metric=other), Scripted()).stopping_metric == other
+    assert space.differences(study(), study(metric=metric)) == []
+    assert len(space.differences(study(), study(metric=other))) == 1
+
+
+def test_a_config_of_before_it_could_be_chosen_still_loads() -> None:
+    config = space.draw(small(), Scripted())
+    old = {key: value for key, value in config.to_dict().items() if key != "stopping_metric"}
+    assert TrialConfig.from_dict(old) == config
+
+
 def test_without_hidden_layers_what_they_have_is_not_drawn() -> None:
     study = small(
         model={
@@ -391,6 +418,8 @@ def test_tpe_models_the_shipped_spaces_without_a_word(name: str) -> None:
 
 # --- comparing
 
+STOPPING = {"patience": 2, "metric": "loss"}
+
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
@@ -408,6 +437,10 @@ def test_tpe_models_the_shipped_spaces_without_a_word(name: str) -> None:
         (
             {"training": {"batch_size": 32, "epochs": 3, "early_stopping": {"patience": 2}}},
             "training.early_stopping: was off, is patience 2",
+        ),
+        (
+            {"training": {"batch_size": 32, "epochs": 3, "early_stopping": STOPPING}},
+            "training.early_stopping: was off, is patience 2 on loss",
         ),
         ({"search": {"seed": 1}}, "search.seed: was 0, is 1"),
         ({"search": {"metric": "loss"}}, "search.metric: was accuracy, is loss"),

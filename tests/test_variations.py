@@ -220,7 +220,7 @@ def test_gradient_norms_lie_with_the_learning_curve(place: Path) -> None:
     assert drawn.stdout == "steps-gradient_norms.html\n"
     page = (place / "steps-gradient_norms.html").read_text()
     assert "hidden layer 1" in page
-    assert "output layer" in page
+    assert "<h2>output</h2>" in page
     assert all(f"{number}: {words}" in page for number, words in enumerate(WORDS))
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)  # it asks no network
 

@@ -9,6 +9,7 @@ search.py     optimize, submit (with definitions.py, variations.py, progress.py 
 workers.py    worker
 retrain.py    retrain-best
 inspect.py    status, trials, best, effects
+curves.py     curves
 plot.py       plot
 dashboard.py  dashboard
 studies.py    studies list, show, validate, schema

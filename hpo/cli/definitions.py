@@ -25,6 +25,7 @@ def shorthands(trials: int | None, seed: int | None) -> list[str]:
 def find_definition(study: str, url: str, changes: list[str], name: str | None) -> StudyDefinition:
     """Of the study's file; of the database, where only that holds the study."""
     from hpo import grid, studies
+    from hpo.data.suitability import unsuitable
     from hpo.definition import change_definition, load_definition
     from hpo.errors import HpoError, UsageError
 
@@ -37,8 +38,8 @@ def find_definition(study: str, url: str, changes: list[str], name: str | None) 
             stored = None
         if stored is None:
             raise
-        return grid.sized(change_definition(stored, changes, name=name))
-    return grid.sized(load_definition(path, changes, name=name))
+        return grid.sized(change_definition(stored, changes, name=name, judge=unsuitable))
+    return grid.sized(load_definition(path, changes, name=name, judge=unsuitable))
 
 
 def _stored_definition(study: str, url: str) -> StudyDefinition:

@@ -36,7 +36,9 @@ _RUN_TABLE = ["number", "state", "variation", "value", "test_accuracy", "epochs"
 _RUN = ["epochs", "best_epoch", "seed", *_TIMES]
 _PLACE = ["worker", "device", "precision", "stream", "joined"]
 _EFFECT = ["parameter", "level", "trials", "mean", "best", "effect"]
-_BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE]
+_LEARNING = ["learning", "overfitting_since"]
+_BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE, *_LEARNING]
+_NOT_IN_TABLES = ("config", "overfitting_since")
 
 
 _Repair = Annotated[
@@ -157,7 +159,7 @@ def best(
     """The best complete trial of a study: its value, parameters and whole configuration.
 
     The value was chosen as the best of many and flatters; hpo retrain-best tells what it is
-    worth.
+    worth. learning says whether it overfits.
     """
     from hpo.cli import rendering
     from hpo.search.status import best_trial, read_trials
@@ -182,7 +184,7 @@ def best(
         columns = [column for column in _BEST if column not in ("params", "config")]
         rendering.write_csv(flat, [*columns, *spread])
     else:
-        rendering.write_record(row, [column for column in _BEST if column != "config"])
+        rendering.write_record(row, [column for column in _BEST if column not in _NOT_IN_TABLES])
 
 
 def effects(
@@ -247,6 +249,8 @@ def _trial_row(trial: TrialRecord, fields: list[str]) -> dict[str, Any]:
 
 
 def _best_row(study: str, metric: str, trial: TrialRecord) -> dict[str, Any]:
+    from hpo.results import overfitting
+
     noted = {**trial.origin, **trial.outcome}
     return {
         **{key: noted.get(key) for key in _BEST},
@@ -256,6 +260,7 @@ def _best_row(study: str, metric: str, trial: TrialRecord) -> dict[str, Any]:
         "metric": metric,
         "params": trial.params,
         "config": trial.config and trial.config.to_dict(),
+        **overfitting.fields(trial.curve),
     }
 
 

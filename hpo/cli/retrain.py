@@ -19,6 +19,7 @@ from hpo.cli.options import (
 
 __all__ = ["register"]
 
+_LEARNING = ("learning", "overfitting_since")
 _Output = Annotated[
     Path, typer.Option("--output", help="The folder in which the artifact gets a folder.")
 ]
@@ -79,14 +80,17 @@ def _show_result(metrics: dict[str, Any], form: TextFormat) -> None:
 
     from hpo.cli import rendering
 
-    keys = ("study", "winner", "params", "validation", "test", "artifact")
+    keys = ("study", "winner", "params", "validation", *_LEARNING, "test", "artifact")
     if form is TextFormat.JSON:
-        typer.echo(json.dumps({key: metrics[key] for key in keys}))
+        # An artifact of an earlier version says nothing of the learning.
+        typer.echo(json.dumps({key: metrics.get(key) for key in keys}))
         return
     validation, test = metrics["validation"], metrics["test"]
     typer.echo(f"{metrics['study']}: the winner is trial {metrics['winner']}")
     rendering.write_params(metrics["params"])
     typer.echo(f"validation {test['metric']}: {_spread(validation)}, fresh seeds")
+    if learning := metrics.get("learning"):
+        typer.echo(f"learning in the search: {learning}")
     interval = ""
     if test["ci95"]:
         low, high = test["ci95"]

@@ -204,10 +204,11 @@ def _verdict(name: str, overrides: list[str]) -> str:
         DefinitionError, UsageError: it is not valid, or there is none.
     """
     from hpo import data, space, studies
+    from hpo.data.suitability import unsuitable
     from hpo.definition import load_definition
 
     path = studies.find(name)
-    definition = load_definition(path, overrides)
+    definition = load_definition(path, overrides, judge=unsuitable)
     try:
         data.describe(definition.dataset.name)
     except UsageError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,23 @@ from hpo.studies import valid_name
 __all__ = ["change_definition", "json_schema", "load_definition"]
 
 
+Judge = Callable[[StudyDefinition], Iterable[Problem]]
+
+
 def load_definition(
-    path: Path, overrides: Sequence[str] = (), *, name: str | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    judge: Judge | None = None,
 ) -> StudyDefinition:
     """Read and check a study file.
 
     Args:
         overrides: `key.path=value` each, as `--set` takes them.
         name: the study's name; the file's, without its ending, if it is not given.
+        judge: tells what else is wrong with a definition that is valid in itself, for rooms above
+            that know more, such as the dataset; so that it is told with its line.
 
     Raises:
         DefinitionError: something is wrong; `problems` has all of it, one line each, by line.
@@ -35,11 +44,15 @@ def load_definition(
     """
     parsed = parse(read_text(path))
     name = _name_from(path, parsed) if name is None else valid_name(name)
-    return _finish(parsed, overrides, name, str(path))
+    return _finish(parsed, overrides, name, str(path), judge)
 
 
 def change_definition(
-    definition: StudyDefinition, overrides: Sequence[str] = (), *, name: str | None = None
+    definition: StudyDefinition,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    judge: Judge | None = None,
 ) -> StudyDefinition:
     """A definition that has no file, such as a stored one, with overrides and another name.
 
@@ -49,7 +62,7 @@ def change_definition(
     data = json.loads(definition.to_json())
     own_name = data.pop("name")
     name = own_name if name is None else valid_name(name)
-    return _finish(parse(json.dumps(data)), overrides, name, f"study {own_name}")
+    return _finish(parse(json.dumps(data)), overrides, name, f"study {own_name}", judge)
 
 
 def json_schema() -> dict[str, Any]:
@@ -63,7 +76,9 @@ def json_schema() -> dict[str, Any]:
     return without_null
 
 
-def _finish(parsed: Parsed, overrides: Sequence[str], name: str, source: str) -> StudyDefinition:
+def _finish(
+    parsed: Parsed, overrides: Sequence[str], name: str, source: str, judge: Judge | None
+) -> StudyDefinition:
     if not parsed.broken:
         _overrides.apply(parsed, overrides)
     problems = list(parsed.problems)
@@ -71,6 +86,8 @@ def _finish(parsed: Parsed, overrides: Sequence[str], name: str, source: str) ->
     if not parsed.broken:
         definition, found = _check(parsed, name)
         problems += found
+    if definition is not None and judge is not None:
+        problems += judge(definition)
     if problems or definition is None:
         raise DefinitionError(render(problems, parsed.places, source))
     return definition

@@ -36,6 +36,8 @@ from hpo.studies import valid_name
 
 __all__ = ["StudyDefinition", "problems_in"]
 
+METRICS = ("accuracy", "loss")
+
 _DEVICE = r"auto|cpu|cuda(:[0-9]{1,3})?"
 
 _Probability = Annotated[float, Number("it is a probability", high=1, ranged=False)]
@@ -133,9 +135,10 @@ class DatasetSection(Section):
 
 
 class EarlyStoppingSection(Section):
-    """Stop after `patience` epochs without a better value."""
+    """Stop after `patience` epochs without a better `metric`, the study's if that is left out."""
 
     patience: Annotated[int, _count("patience is at least 1 epoch")]
+    metric: Annotated[str, Word("a metric", METRICS, ranged=False)] | None = None
 
 
 class TrainingSection(Section):
@@ -221,7 +224,7 @@ class SearchSection(Section):
     max_failed: Annotated[
         float, Number("max_failed is a share of the trials, 0 to 1", high=1.0, ranged=False)
     ] = 0.8
-    metric: Annotated[str, Word("a metric", ("accuracy", "loss"), ranged=False)] = "accuracy"
+    metric: Annotated[str, Word("a metric", METRICS, ranged=False)] = "accuracy"
     seed: Annotated[int, _count("a seed lies in 0 to 4294967295", low=0, high=2**32 - 1)] = 0
     look_at_test: Annotated[bool, Flag(ranged=False)] | None = None
 

@@ -6,11 +6,12 @@ the mean over seeds that the search never saw does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from statistics import median
+from typing import Any
 
 import optuna
 
@@ -39,6 +40,7 @@ class Finalist:
     Attributes:
         number: of the trial.
         config: what it drew.
+        curve: its learning curve in the search.
         values: the metric at each fresh seed's best epoch.
         best_epochs: these epochs.
     """
@@ -46,6 +48,7 @@ class Finalist:
     number: int
     config: TrialConfig
     params: dict[str, object]
+    curve: Sequence[Mapping[str, Any]] = ()
     values: tuple[float, ...] = ()
     best_epochs: tuple[int, ...] = ()
 
@@ -81,7 +84,7 @@ def choose(study: optuna.Study, definition: StudyDefinition) -> list[Finalist]:
         )
         raise TrainingError(message)
     return [
-        Finalist(record.number, record.config, record.params)
+        Finalist(record.number, record.config, record.params, record.curve)
         for record in trials[: definition.retrain.finalists]
         if record.config is not None
     ]
@@ -217,10 +220,8 @@ class _Rescoring:
                 and not history.records[-1].diverged
             ]
             results.append(
-                Finalist(
-                    finalist.number,
-                    finalist.config,
-                    finalist.params,
+                replace(
+                    finalist,
                     values=tuple(value for value, _ in bests),
                     best_epochs=tuple(epoch for _, epoch in bests),
                 )

@@ -15,6 +15,7 @@ from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.models.mlp import Mlp
+from hpo.results import overfitting
 from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
 from hpo.training.devices import device_name
@@ -66,6 +67,7 @@ class Retrained:
             "winner": self.winner.number,
             "params": self.winner.params,
             "validation": {"mean": validation.mean, "std": validation.std, "n": validation.n},
+            **overfitting.fields(self.winner.curve),
             "test": {"metric": definition.search.metric, **self.test.to_dict()},
             "artifact": artifact,
         }

@@ -86,7 +86,9 @@ def ending_of(member: Member, record: EpochRecord) -> Ending | None:
         return Ending.DIVERGED
     if record.epoch >= member.config.epochs:
         return Ending.FINISHED
-    return Ending.STALLED if member.history.stalled(member.config.patience) else None
+    config = member.config
+    stalled = member.history.stalled(config.patience, config.stopping_metric)
+    return Ending.STALLED if stalled else None
 
 
 def _take_in(crew: Crew, populations: list[Population]) -> bool:

@@ -111,11 +111,25 @@ class History:
         """The metric in that epoch."""
         return record.accuracy if self.metric == "accuracy" else record.loss
 
-    def stalled(self, patience: int | None) -> bool:
-        """Whether the last `patience` epochs brought nothing better (Prechelt 1998)."""
-        if patience is None or self.best is None:
+    def judged_by(self, metric: str | None) -> History:
+        """The same epochs, judged by another metric; this history if there is no other."""
+        if metric in (None, self.metric):
+            return self
+        other = History(metric)
+        for record in self.records:
+            other.add(record)
+        return other
+
+    def stalled(self, patience: int | None, metric: str | None = None) -> bool:
+        """Whether the last `patience` epochs brought nothing better (Prechelt 1998).
+
+        Args:
+            metric: what had to get better; the history's own if left out.
+        """
+        if patience is None:
             return False
-        return len(self.records) - self.best.epoch >= patience
+        best = self.judged_by(metric).best
+        return best is not None and len(self.records) - best.epoch >= patience
 
     @property
     def train_seconds(self) -> float:

@@ -213,8 +213,9 @@ class Snapshot:
             example["history"][0]["folds"] = [0.0]
         if GRADIENT_NORMS in config.diagnostics:
             example["history"][0]["gradient_norms"] = [0.0]
-        if config.patience is None:
-            example["config"]["patience"] = None
+        for name in ("patience", "stopping_metric"):
+            if getattr(config, name) is None:
+                example["config"][name] = None
         if not _is_like(facts, example):
             return False
         counts = [facts[name] for name in ("seed", "stream", "joined", "epoch", "batch")]
@@ -224,6 +225,7 @@ class Snapshot:
             config.to_dict() == facts["config"]
             and config.model.activation in ACTIVATIONS
             and facts["metric"] in DIRECTIONS
+            and config.stopping_metric in (None, *DIRECTIONS)
             and min(counts) >= 0
             and min(config.model.widths, default=1) >= 1
             and len(facts["networks"]) >= 1
@@ -238,6 +240,7 @@ def _example() -> dict[str, Any]:
         model=MlpConfig(widths=(1,)),
         optimizer=OptimizerConfig(name="", lr=0.0),
         patience=1,
+        stopping_metric="",
         diagnostics=("",),
     )
     return {

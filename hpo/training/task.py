@@ -13,10 +13,12 @@ from torch import Tensor
 from hpo.data import describe, load_train, split
 from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
+from hpo.data.suitability import unsuitable
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition, largest
 from hpo.definition.networks import MlpSection
-from hpo.errors import UsageError
+from hpo.definition.problems import render
+from hpo.errors import DefinitionError, UsageError
 from hpo.training.devices import pick_device, pick_precision, use_threads
 from hpo.training.streams import Stream
 
@@ -103,10 +105,12 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
 
     Raises:
         DataError: the dataset cannot be had.
-        UsageError: it is unknown, or the split, the device or a batch size cannot be served.
+        UsageError: it is unknown or has no images to augment, or the split, the device or a batch
+            size cannot be served.
 
     Torch's threads are set to what work of this size can use.
     """
+    _check_augmentations(definition)
     device = pick_device(definition.training.device)
     dataset = definition.dataset
     rows = load_train(dataset.name)
@@ -137,8 +141,10 @@ def check(definition: StudyDefinition) -> None:
 
     Raises:
         DataError: the package that brings the dataset is broken.
-        UsageError: the dataset is unknown, or the split or a batch size cannot be served.
+        UsageError: the dataset is unknown or has no images to augment, or the split or a batch
+            size cannot be served.
     """
+    _check_augmentations(definition)
     parts = _divide(definition, describe(definition.dataset.name).n_train)
     _check_batch_size(definition, min(len(training) for training, _ in parts))
 
@@ -160,6 +166,12 @@ def _work(definition: StudyDefinition, features: int) -> int:
         for network in run.model.options.values()
         if isinstance(network, MlpSection)
     )
+
+
+def _check_augmentations(definition: StudyDefinition) -> None:
+    """Refuse them where there are no images, for a study that comes from no file."""
+    if problems := unsuitable(definition):
+        raise DefinitionError(render(problems, {}, f"study {definition.name}"))
 
 
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:

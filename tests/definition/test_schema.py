@@ -113,6 +113,8 @@ RMSPROP = "optimizer={rmsprop: {lr: 0.1, "
         ("training.epochs=100001", "100001 is above 100000"),
         ("training.early_stopping={}", "this key is missing"),
         ("training.early_stopping.patience=0", "0 is below 1"),
+        ("training.early_stopping={patience: 2, metric: los}", "did you mean `loss`?"),
+        ("training.early_stopping={patience: 2, metric: {choice: [loss]}}", "is not a metric"),
         ("training.label_smoothing=1", "1.0 is not below 1"),
         ("training.device=gpu", "'gpu' is not auto, cpu, cuda or cuda:N"),
         ("training.device=cuda:", "is not auto, cpu, cuda or cuda:N"),

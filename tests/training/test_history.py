@@ -54,6 +54,21 @@ def test_patience_counts_epochs_since_the_best() -> None:
     assert not History("loss").stalled(1)
 
 
+def test_patience_may_wait_for_another_metric_than_the_value_is_of() -> None:
+    made = History("accuracy")
+    for epoch, (loss, accuracy) in enumerate([(0.9, 0.5), (0.6, 0.7), (0.7, 0.6), (0.8, 0.9)], 1):
+        made.add(EpochRecord(epoch, 1.0, loss, accuracy, seconds=0.25))
+    assert not made.stalled(1)
+    assert not made.stalled(1, "accuracy")
+    assert made.stalled(2, "loss")
+    assert not made.stalled(3, "loss")
+    assert made.best is not None
+    assert (made.best.epoch, made.value(made.best)) == (4, 0.9)
+    made.add(EpochRecord(5, 1.0, math.nan, 0.1, seconds=0.25))
+    assert made.stalled(3, "loss")
+    assert not History("accuracy").stalled(1, "loss")
+
+
 @pytest.mark.parametrize("sick", [math.nan, math.inf])
 def test_a_diverged_epoch_is_never_the_best(sick: float) -> None:
     of_loss = EpochRecord(1, 1.0, sick, 0.99, 0.0)

@@ -47,7 +47,7 @@ def crowd() -> list[Member]:
     """Members of every optimizer and schedule; their keys are not in the order of joining."""
     configs = [
         config("sgd", model={"widths": (), "dropout": 0.0}),
-        config("adamw", norm=True, schedule=ScheduleConfig(), patience=3),
+        config("adamw", norm=True, schedule=ScheduleConfig(), patience=3, stopping_metric="loss"),
         config("rmsprop", model={"widths": (33,), "activation": "tanh"}),
         config("nadam", norm=True, schedule=ScheduleConfig(name="step", every=1)),
         config("adam", model={"widths": (8, 8, 8)}, label_smoothing=0.0),
@@ -435,6 +435,7 @@ def test_facts_of_another_kind_are_refused(bench: Bench) -> None:
         (("config", "model", "batch_norm"), False),
         (("config", "model", "activation"), "__class__"),
         (("config", "optimizer", "name"), "sgd"),
+        (("config", "stopping_metric"), "speed"),
         (("metric",), "speed"),
         (("history", 0, "epoch"), 2),
     ],
