@@ -32,6 +32,8 @@ variations:
 """
 RUNS = 6
 FILE = "sqlite:///hpo.db"
+SMALL = "{cnn: {stages: 4, channels: 4}}"
+PLAIN = ("--set", "training.diagnostics=[]")
 WORDS = [
     "baseline",
     "training.batch_size 16",
@@ -157,6 +159,20 @@ def test_a_run_that_fails_says_why_and_the_others_go_on(place: Path) -> None:
     assert "optimizer sgd (lr 1e+38): diverged in epoch" in done.stdout
 
 
+def test_runs_of_all_families_lie_in_one_table(place: Path) -> None:
+    conv = "{stages: 1, channels: 4}"
+    families = f"variations=[{{}}, {{model: {{cnn: {conv}}}}}, {{model: {{numpy_cnn: {conv}}}}}]"
+    free = ("--set", families, "--set", "training.diagnostics=[]")
+    here(place, "optimize", "--study", "steps", *free)
+    found = runs(place)
+    assert [run["variation"] for run in found] == [
+        "baseline",
+        "model cnn (stages 1, channels 4)",
+        "model numpy_cnn (stages 1, channels 4)",
+    ]
+    assert all(run["state"] == "complete" and run["test_accuracy"] > 0.1 for run in found)
+
+
 def test_the_test_rows_stay_closed_if_the_study_says_so(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +197,7 @@ def test_the_test_rows_stay_closed_if_the_study_says_so(
         (("--set", "variations=[{dataset.name: mnist}]"), "a variation cannot change `dataset`"),
         (("--set", "model.mlp.dropout={float: [0, 0.5]}"), "this is a range, and a study with"),
         (("--set", "variations=[{training.batch_size: 5000}]"), "a batch of 5000 is larger than"),
+        (("--set", f"variations=[{{model: {SMALL}}}]", *PLAIN), "stage 3 reads images of 2x2"),
         (("--around-best",), "there is no study"),
         (("--around-best", "--name", "a/b"), "cannot be a study's name"),
     ],

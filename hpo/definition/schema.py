@@ -14,14 +14,10 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
+from hpo.definition.families import beyond_numpy
+from hpo.definition.kinds import FloatLeaf, IntLeaf
 from hpo.definition.leaves import Flag, Number, Pattern, Word, detail, invalid
-from hpo.definition.networks import (
-    FloatLeaf,
-    IntLeaf,
-    ModelSection,
-    OptimizerSection,
-    ScheduleSection,
-)
+from hpo.definition.networks import ModelSection, OptimizerSection, ScheduleSection
 from hpo.definition.problems import Problem, render, shown
 from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
@@ -339,6 +335,26 @@ class StudyDefinition(Section):
             return valid_name(str(name))
         except UsageError as error:
             raise invalid([detail(str(error))]) from None
+
+    @model_validator(mode="after")
+    def _numpy_can_do_it(self) -> Self:
+        if self.model.numpy_cnn is not None:
+            training = self.training
+            asked = (self.optimizer, training.precision)
+            problems = list(beyond_numpy(*asked, gradient_reset=training.gradient_reset))
+            if problems:
+                raise invalid(problems)
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_is_watched(self) -> Self:
+        others = [name for name in self.model.options if name != "mlp"]
+        if self.training.diagnostics and others:
+            sentence = (
+                f"gradient norms are those of an mlp, and {others[0]} has none; leave this out"
+            )
+            raise invalid([detail(sentence, "training", "diagnostics")])
+        return self
 
     def to_json(self) -> str:
         """Everything, defaults included, as one line of JSON; `from_json` gives it back."""

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from hpo.config import MlpConfig
 from hpo.models.activations import ACTIVATIONS
 
-__all__ = ["NORM_EPSILON", "NORM_MOMENTUM", "HiddenLayer", "Mlp", "initial_state"]
+__all__ = [
+    "NORM_EPSILON",
+    "NORM_MOMENTUM",
+    "HiddenLayer",
+    "Mlp",
+    "initial_state",
+    "standard_deviation",
+]
 
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.1
@@ -81,7 +88,7 @@ def initial_state(
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         hidden = index < len(config.widths)
         linear = f"layers.{index}.linear" if hidden else "output"
-        std = _standard_deviation(config.initialization, fan_in, fan_out)
+        std = standard_deviation(config.initialization, fan_in, fan_out)
         state[f"{linear}.weight"] = torch.randn(fan_out, fan_in, generator=generator) * std
         if not (hidden and config.batch_norm):
             state[f"{linear}.bias"] = torch.zeros(fan_out)
@@ -94,7 +101,8 @@ def initial_state(
     return state
 
 
-def _standard_deviation(rule: str, fan_in: int, fan_out: int) -> float:
+def standard_deviation(rule: str, fan_in: int, fan_out: int) -> float:
+    """Of first weights by the rules of `initial_state`."""
     variance = {
         "he": 2 / fan_in,
         "xavier": 2 / (fan_in + fan_out),

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpo import space
+from hpo.config import MlpConfig
 from hpo.definition import Choice, FloatRange, IntRange, Range, StudyDefinition
 from hpo.definition.ranges import is_range
 from hpo.definition.variations import factor
@@ -37,7 +38,7 @@ def around(
     validation rows, and is compared by them.
 
     Raises:
-        HpoError: there is no complete trial, or nothing was searched around it.
+        HpoError: there is no complete trial, nothing was searched around it, or it is no mlp.
     """
     best = best_trial(list(trials), maximize=maximize)
     name = definition.name
@@ -48,8 +49,14 @@ def around(
         raise HpoError(message)
     if definition.variations or not best.params:
         raise HpoError(f"study `{name}` has no ranges, so there is nothing around its best trial")
-    around = _Around(definition, best, trials, maximize=maximize)
-    return around.data()
+    if not isinstance(best.config.model, MlpConfig):
+        family = best.config.model.family
+        raise HpoError(
+            f"study `{name}`: its best trial is a {family}, whose channels a study file cannot "
+            "fix stage by stage; --around-best is for an mlp"
+        )
+    widths = best.config.model.widths
+    return _Around(definition, best, widths, trials, maximize=maximize).data()
 
 
 def spreads(definition: StudyDefinition, trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
@@ -95,12 +102,14 @@ class _Around:
         self,
         definition: StudyDefinition,
         best: TrialRecord,
+        widths: tuple[int, ...],
         trials: Sequence[TrialRecord],
         *,
         maximize: bool,
     ) -> None:
         self._definition = definition
         self._best = best
+        self._own_widths = list(widths)
         self._trials = trials
         self._maximize = maximize
         self._ranges = space.describe(definition)
@@ -151,9 +160,9 @@ class _Around:
                 settings[key] = _middle(leaf)
             elif leaf != field.default and not is_range(leaf):
                 settings[key] = leaf
-        if home == "model" and like is not None and like.config is not None:
+        if home == "model":
             settings = {key: settings[key] for key in settings if key not in ("layers", "width")}
-            settings["widths"] = list(like.config.model.widths)
+            settings["widths"] = self._own_widths
         return {name: settings}
 
     def _like(self, home: str, option: str) -> TrialRecord | None:
@@ -166,8 +175,7 @@ class _Around:
         return {**training, **{key: self._best.params[name] for key, name in drawn.items()}}
 
     def _widths(self, key: str, value: int) -> list[int]:
-        assert self._best.config is not None
-        widths = list(self._best.config.model.widths)
+        widths = self._own_widths
         if key == "layers":
             last = widths[-1] if widths else _middle(self._ranges["mlp.width_0"])
             return [*widths, *[last] * value][:value]

@@ -14,11 +14,11 @@ from hpo.data import fetch, load_test
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.results import overfitting
 from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
-from hpo.training.devices import device_name
+from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
@@ -41,7 +41,7 @@ class Retrained:
         test: the study's metric on the test rows, one value a seed.
         test_metrics: every metric on the test rows, one value a seed.
         seeds: what each network was initialised with.
-        states: each network's tensors, by the names of `Mlp.state_dict()`.
+        states: each network's tensors, by the names of the module of `hpo.models.alone`.
         normalization: of the rows that were trained on.
         image_shape: `(channels, height, width)` of what goes in.
         device: where it was trained.
@@ -132,9 +132,9 @@ def retrain_best(
         seeds=seeds,
         states=states,
         normalization=task.normalization,
-        image_shape=tuple(task.examples.images.shape[1:]),
+        image_shape=task.shape,
         classes=task.classes,
-        device=device_name(task.examples.device),
+        device=device_of(winner.config, task),
     )
 
 
@@ -148,7 +148,7 @@ def _train(
 ) -> list[dict[str, Tensor]]:
     """Every seed on a stream of its own, all in one population as far as that gains."""
     task, config = data.task, winner.config
-    cost = member_bytes(config, task.examples.features, task.classes)
+    cost = member_bytes(config, task.shape, task.classes)
     room = max(1, limits(task.examples.device).memory // cost)
     order_seed = derive_seed(definition.search.seed, _RETRAIN)
     states: list[dict[str, Tensor]] = []
@@ -162,6 +162,8 @@ def _train(
         work = partial(_train_together, population, members, winner.epochs, stopping, heard)
         mishap = attempt(work)
         if mishap is None:
+            if any(member.trouble for member in members):
+                raise _diverged()
             states += [population.state(member) for member in members]
         elif mishap.memory and len(group) > 1:
             room = len(group) // 2
@@ -186,11 +188,14 @@ def _train_together(
 
 def _check_finite(states: list[dict[str, Tensor]]) -> None:
     if not all(tensor.isfinite().all() for state in states for tensor in state.values()):
-        message = (
-            "the winner diverged when it was retrained on all rows; nothing was tested or "
-            "written; raise retrain.finalists or search on"
-        )
-        raise TrainingError(message)
+        raise _diverged()
+
+
+def _diverged() -> TrainingError:
+    return TrainingError(
+        "the winner diverged when it was retrained on all rows; nothing was tested or "
+        "written; raise retrain.finalists or search on"
+    )
 
 
 def _test(
@@ -202,6 +207,7 @@ def _test(
     """
     examples, task = data.task.examples, data.task
     test = ImageTensors(load_test(definition.dataset.name), examples.device)
-    model = Mlp(winner.config.model, examples.features, task.classes).to(examples.device).eval()
+    model = build_module(winner.config.model, task.shape, task.classes)
+    model = model.to(examples.device).eval()
     scores = [score_network(model, state, test, task.normalization) for state in states]
     return {name: [values[name] for values in scores] for name in scores[0]}

@@ -39,8 +39,8 @@ class Entry:
         troubles: what it has been through; a suspect trains while nothing else does.
         started: when this worker began with it, in seconds since 1970.
         lost: another worker has it, or has told it.
-        network: gives the tensors of the member's network, by the names of `Mlp.state_dict()`,
-            once it has joined a population or was put by.
+        network: gives the tensors of the member's network, by the names of its module, once it
+            has joined a population or was put by.
     """
 
     slot: Slot

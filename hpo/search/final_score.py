@@ -16,7 +16,7 @@ from hpo.config import TrialConfig
 from hpo.data import fetch, load_test
 from hpo.data.tensors import ImageTensors
 from hpo.definition import StudyDefinition
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.training.scoring import score_network
 from hpo.training.task import Task
 
@@ -45,10 +45,10 @@ class FinalScore:
         """`test_accuracy` and `test_loss` of a network.
 
         Args:
-            state: its tensors, by the names of `Mlp.state_dict()`.
+            state: its tensors, by the names of the module of `hpo.models.alone`.
         """
         task = self._task
-        model = Mlp(config.model, task.examples.features, task.classes)
+        model = build_module(config.model, task.shape, task.classes)
         model = model.to(task.examples.device).eval()
         metrics = score_network(model, state, self._rows, task.normalization)
         return {f"test_{name}": value for name, value in metrics.items()}

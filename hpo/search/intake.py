@@ -34,8 +34,8 @@ from hpo.search.study import (
 )
 from hpo.search.telling import Teller
 from hpo.search.troubles import TROUBLES, Troubles
+from hpo.training.blocks import device_of
 from hpo.training.checkpoint_writer import CheckpointWriter
-from hpo.training.devices import device_name
 from hpo.training.fit import ending_of
 from hpo.training.population import Member
 from hpo.training.streams import derive_seed
@@ -157,7 +157,7 @@ class Intake:
             origin={
                 "seed": seed,
                 "worker": self._holder,
-                "device": device_name(self._task.examples.device),
+                "device": device_of(config, self._task),
                 "precision": str(self._task.precision).removeprefix("torch."),
                 **run.origin,
             },

@@ -76,6 +76,11 @@ class Member:
             network.gradient_norms = list(own.facts["gradient_norms"])
         return member
 
+    @property
+    def trouble(self) -> str:
+        """Why its loss is not finite any more, where one of its networks can tell."""
+        return next((network.trouble for network in self.networks if network.trouble), "")
+
     def reads(self, stream: int) -> None:
         """Say which of its population's streams it reads; the first of them, with folds."""
         self.stream = stream

@@ -26,6 +26,7 @@ class Network:
     Attributes:
         loss: of the batches of an unfinished epoch, summed, in nats.
         gradient_norms: of these, if its config asks for them: a sum for each linear layer.
+        trouble: why its loss is not finite any more, where that can be told.
         snapshot: what it goes on from, until it has joined a population.
     """
 
@@ -35,6 +36,7 @@ class Network:
     optimizer: Optimizer = field(init=False, repr=False)
     loss: float = field(default=0.0, init=False)
     gradient_norms: list[float] = field(default_factory=list, init=False)
+    trouble: str = field(default="", init=False)
     snapshot: NetworkSnapshot | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpo.data.tensors import ImageTensors, Normalization
-from hpo.models.mlp import Mlp
 from hpo.training.losses import score
 from hpo.training.population import EVALUATION_ROWS
 
@@ -16,13 +15,13 @@ __all__ = ["score_network"]
 
 
 def score_network(
-    model: Mlp, state: Mapping[str, Tensor], rows: ImageTensors, normalization: Normalization
+    model: nn.Module, state: Mapping[str, Tensor], rows: ImageTensors, normalization: Normalization
 ) -> dict[str, float]:
     """Every metric of one network, in float32, on some rows as they are.
 
     Args:
         model: of the network's shape, for evaluation, on the device of the rows.
-        state: the network's tensors, by the names of `Mlp.state_dict()`.
+        state: the network's tensors, by the names of the model's `state_dict()`.
 
     Returns:
         `accuracy` in [0, 1], and `loss`, the mean cross-entropy in nats.

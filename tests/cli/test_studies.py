@@ -24,8 +24,8 @@ def own() -> Path:
 def test_list_tells_where_from_and_what_is_stored(run: Run, own: Path, database: str) -> None:
     done = run("studies", "list", "--storage", database, "--format", "json")
     found = {row["name"]: row for row in json.loads(done.out)}
-    shipped = {"digits", "fashion_mnist", "mnist", "stl10"}
-    assert set(found) >= {*shipped, "own", "fresh", "loss", "stock"}
+    shipped = {path.stem for path in STUDY.parent.glob("*.yaml")}
+    assert set(found) == shipped | {"own", "fresh", "loss", "stock"}
     assert found["own"] == {
         "name": "own",
         "from": str(own),
@@ -96,6 +96,31 @@ def test_validate_counts_a_finite_space(run: Run) -> None:
     )
     assert run("studies", "validate", "small.yaml").out == (
         "small.yaml: valid, 2 parameters, 6 combinations\n"
+    )
+
+
+def test_validate_looks_at_the_size_of_the_images(run: Run) -> None:
+    text = (
+        "dataset: {name: digits}\n"
+        "model: {numpy_cnn: {stages: {int: [1, 4]}, channels: 8}}\n"
+        "optimizer: {adam: {lr: 0.01}}\n"
+        "training: {batch_size: 64, epochs: 1}\n"
+    )
+    Path("deep.yaml").write_text(text)
+    done = run("studies", "validate", "deep.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "hpo: deep.yaml:2: model.numpy_cnn: stage 3 reads images of 2x2, smaller than its "
+        "kernel of 3x3, as digits has images of 8x8; take fewer stages, smaller kernels or smaller windows "
+        "of pooling\n"
+    )
+    for command in (("optimize", "--dry-run"), ("submit",)):
+        done = run(command[0], "--study", "deep.yaml", *command[1:])
+        assert done.code == 2
+        assert "stage 3 reads images of 2x2" in done.err
+    Path("deep.yaml").write_text(text.replace("[1, 4]", "[1, 2]"))
+    assert run("studies", "validate", "deep.yaml").out == (
+        "deep.yaml: valid, 1 parameters, 2 combinations\n"
     )
 
 

@@ -149,6 +149,31 @@ def test_a_problem_of_the_file_is_told_once_and_not_by_every_variation(problems:
     ]
 
 
+CNN = "model={cnn: {stages: 1, channels: 4}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ((CNN, "training.diagnostics=[gradient_norms]"), "those of an mlp, and cnn has none"),
+        ((CNN.replace("cnn", "numpy_cnn"), "training.gradient_reset=false"), "always resets its"),
+        (("training.diagnostics=[norms]",), "'norms' is not a diagnostic; known: gradient_norms"),
+        (("training.gradient_reset={choice: [true, false]}",), "is neither true nor false"),
+    ],
+)
+def test_what_a_family_does_not_have(
+    problems: Problems, overrides: tuple[str, ...], sentence: str
+) -> None:
+    (found,) = problems(STUDY, *overrides)
+    assert sentence in found
+    assert overrides[-1].split("=")[0] in found
+
+
+def test_a_variation_may_be_of_another_family(load: Load) -> None:
+    study = load(f"{STUDY}variations: [{{}}, {{model: {{cnn: {{stages: 1, channels: 4}}}}}}]\n")
+    assert [list(run.model.options) for run in study.runs] == [["mlp"], ["cnn"]]
+
+
 def test_a_look_at_the_test_rows_needs_variations(problems: Problems) -> None:
     for value in ("true", "false"):
         (found,) = problems(STUDY, f"search.look_at_test={value}")

@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from hpo import space
+from hpo.config import MlpConfig, TrialConfig
 from hpo.definition import Choice, FloatRange, IntRange, Range, StudyDefinition, load_definition
 from hpo.errors import HpoError
 from hpo.results.around import _values, around, spreads
@@ -50,6 +51,11 @@ def record(
 ) -> TrialRecord:
     made = {"config": None, "origin": {}, "outcome": {}, "curve": [], **rest}
     return TrialRecord(number, state, value, params, **made)
+
+
+def widths(config: TrialConfig) -> tuple[int, ...]:
+    assert isinstance(config.model, MlpConfig)
+    return config.model.widths
 
 
 def drawn(definition: StudyDefinition, number: int, value: float, **params: Any) -> TrialRecord:
@@ -144,7 +150,7 @@ def test_each_variation_changes_one_parameter_of_the_best_trial(load: Load) -> N
     }
     other = next(config for config in configs if config.optimizer.name == "adam")
     assert (other.optimizer.lr, other.optimizer.weight_decay) == (0.01, 0.05)
-    assert {config.model.widths for config in configs} >= {(), (50,), (50, 20, 20), (10, 20)}
+    assert {widths(config) for config in configs} >= {(), (50,), (50, 20, 20), (10, 20)}
     assert rows == sorted(rows, key=lambda row: -row["spread"])
     last = next(row for row in rows if row["parameter"] == "training.batch_size")
     assert (last["best_at"], last["lowest"]) == ("32", 0.0)
@@ -161,7 +167,16 @@ def test_an_option_that_no_trial_had_has_the_middle_of_its_ranges(load: Load) ->
     assert configs[0] == best.config
     adam = next(config.optimizer for config in configs if config.optimizer.name == "adam")
     assert (adam.lr, adam.weight_decay) == (0.001, 0.05)
-    assert {config.model.widths for config in configs} == {(), (100,), (100,) * 2, (100,) * 3}
+    assert {widths(config) for config in configs} == {(), (100,), (100,) * 2, (100,) * 3}
+
+
+def test_convolutional_networks_cannot_be_fixed_stage_by_stage(load: Load) -> None:
+    text = SEARCHED.replace("  mlp:", "  cnn: {stages: 1, channels: {int: [4, 8]}}\n  mlp:")
+    definition = load(text)
+    params = {"model": "cnn", "cnn__channels_0": 5, "optimizer": "sgd", "sgd__lr": 0.2}
+    best = drawn(definition, 0, 0.9, training__batch_size=32, schedule="constant", **params)
+    with pytest.raises(HpoError, match="its best trial is a cnn, whose channels"):
+        around(definition, [best], maximize=True)
 
 
 def test_there_has_to_be_a_best_trial(load: Load) -> None:

@@ -49,7 +49,7 @@ def members(*diagnostics: str) -> list[Member]:
 def norms_by_autograd(bench: Bench, member: Member, state: dict[str, Tensor]) -> list[list[float]]:
     """Two epochs of plain torch; the squared sums of what its linear layers' outputs receive."""
     task, config = bench.task, member.config
-    model = Mlp(config.model, task.examples.features, 10).double()
+    model = Mlp(MODELS[member.key], task.examples.features, 10).double()
     model.load_state_dict(state, strict=False)
     sums: dict[str, float] = {}
 
@@ -93,7 +93,7 @@ def test_the_norms_of_mixed_members_are_those_of_autograd(bench: Bench) -> None:
     for member in crowd:
         expected = norms_by_autograd(bench, member, states[member.key])
         found = [list(record.gradient_norms) for record in member.history.records]
-        assert [len(norms) for norms in found] == [len(member.config.model.widths) + 1] * 2
+        assert [len(norms) for norms in found] == [len(MODELS[member.key].widths) + 1] * 2
         for one, other in zip(found, expected, strict=True):
             assert one == pytest.approx(other, rel=1e-9)
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from hpo.config import TrialConfig
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.training.footprint import member_bytes
 from hpo.training.optimizers import OPTIMIZERS
 from hpo.training.population import Member, Stopped
@@ -28,6 +28,7 @@ from .test_snapshot import (
 )
 
 EPOCHS = 3
+SHAPE = (1, 8, 8)
 
 
 def never_reset(name: str) -> TrialConfig:
@@ -43,7 +44,7 @@ def test_every_step_follows_the_sum_of_all_gradients(bench: Bench, name: str) ->
     member, plain = Member(1, own, seed=5), Member(2, replace(own, gradient_reset=True), seed=5)
     population = bench.population()
     population.add([member, plain])
-    model = Mlp(own.model, bench.task.examples.features, 10)
+    model = build_module(own.model, bench.task.shape, 10)
     model.load_state_dict(population.state(member), strict=False)
     bench.train(population, EPOCHS)
 
@@ -87,4 +88,6 @@ def test_a_checkpoint_carries_the_sum(bench: Bench, batches: int) -> None:
 def test_the_sum_is_counted_as_memory() -> None:
     own = never_reset("adam")
     assert own.batch_size == BATCH
-    assert member_bytes(own, 64, 10) > member_bytes(replace(own, gradient_reset=True), 64, 10)
+    assert member_bytes(own, SHAPE, 10) > member_bytes(
+        replace(own, gradient_reset=True), SHAPE, 10
+    )
