@@ -249,7 +249,7 @@ def test_time_runs_out_also_where_nothing_is_left_to_train(tmp_path: Path) -> No
         "search: {sampler: random}\n"
     )
     many = ("--study", "one.yaml", "--trials", "20000")
-    stopped = here(tmp_path, "optimize", *many, "--timeout", "3")
+    stopped = here(tmp_path, "optimize", *many, "--timeout", "6")
     assert "the time is up" in stopped.stdout
     status = read(tmp_path, "status", "--study", "one")
     assert 1 < status["finished"] < 20000

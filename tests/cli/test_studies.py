@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hpo import studies
 from hpo.definition import StudyDefinition, load_definition
 
 from .conftest import STUDY, Run
@@ -24,8 +25,9 @@ def own() -> Path:
 def test_list_tells_where_from_and_what_is_stored(run: Run, own: Path, database: str) -> None:
     done = run("studies", "list", "--storage", database, "--format", "json")
     found = {row["name"]: row for row in json.loads(done.out)}
-    shipped = {path.stem for path in STUDY.parent.glob("*.yaml")}
-    assert set(found) == shipped | {"own", "fresh", "loss", "stock"}
+    shipped = {study.name for study in studies.available()}
+    assert {"digits", "fashion_mnist", "mnist"} <= shipped
+    assert set(found) == {*shipped, "own", "fresh", "loss", "stock"}
     assert found["own"] == {
         "name": "own",
         "from": str(own),
