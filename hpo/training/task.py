@@ -132,9 +132,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     if with_validation_rows:
         parts = [(torch.cat(parts[0]), parts[0][1])]
     examples = ImageTensors(rows, device)
-    use_threads(_work(definition, shape))
-    if NumpyCnnConfig.family in _families(definition):
-        use_threads_in_numpy()
+    _use_threads(definition, shape)
     folds = tuple(Fold(*part, examples.normalization(part[0])) for part in parts)
     task = Task(
         examples=examples,
@@ -188,6 +186,12 @@ def _precision(definition: StudyDefinition, device: torch.device) -> torch.dtype
     if NumpyCnnConfig.family in families or alone:
         return torch.float32
     return pick_precision(name, device)
+
+
+def _use_threads(definition: StudyDefinition, shape: tuple[int, int, int]) -> None:
+    use_threads(_work(definition, shape))
+    if NumpyCnnConfig.family in _families(definition):
+        use_threads_in_numpy()
 
 
 def _work(definition: StudyDefinition, shape: tuple[int, int, int]) -> int:

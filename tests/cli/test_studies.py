@@ -113,8 +113,8 @@ def test_validate_looks_at_the_size_of_the_images(run: Run) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err == (
         "hpo: deep.yaml:2: model.numpy_cnn: stage 3 reads images of 2x2, smaller than its "
-        "kernel of 3x3, as digits has images of 8x8; take fewer stages, smaller kernels or smaller windows "
-        "of pooling\n"
+        "kernel of 3x3, as digits has images of 8x8; take fewer stages, smaller kernels or "
+        "smaller windows of pooling\n"
     )
     for command in (("optimize", "--dry-run"), ("submit",)):
         done = run(command[0], "--study", "deep.yaml", *command[1:])
