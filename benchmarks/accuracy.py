@@ -20,7 +20,7 @@ from benchmarks.sides import CONFIG
 from benchmarks.tutorial import BATCH
 from hpo.data import describe, load_train
 from hpo.data.tensors import ImageTensors
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.training.population import EVALUATION_ROWS, Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
@@ -93,7 +93,7 @@ def _plain(
     epochs: int,
 ) -> float:
     examples = task.examples
-    model = Mlp(CONFIG.model, examples.features, task.classes).to(examples.device)
+    model = build_module(CONFIG.model, task.shape, task.classes).to(examples.device)
     model.load_state_dict(weights, strict=False)  # a member does not count its batches
     adam = torch.optim.Adam(model.parameters(), lr=CONFIG.optimizer.lr)
     for epoch in range(epochs):

@@ -14,7 +14,6 @@ drawn. `--study digits --trials 12 --set training.epochs=3` does less.
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from benchmarks.fullness_watch import Watched, search_watched
 from benchmarks.search_runs import NAME, optimize
 from hpo.data import describe
 from hpo.definition import StudyDefinition, load_definition
+from hpo.models.stages import image_shape
 from hpo.search import records
 from hpo.search.storage import open_storage
 from hpo.search.study import load
@@ -143,7 +143,7 @@ def _search(options: argparse.Namespace) -> Iterator[tuple[str, str, Watched | N
 def _stays(trials: Sequence[optuna.trial.FrozenTrial], definition: StudyDefinition) -> list[Stay]:
     """The trials that trained and have ended."""
     data = describe(definition.dataset.name)
-    features = math.prod(data.shape)
+    shape = image_shape(data.shape)
     stays = []
     for trial in trials:
         record = records.read(trial, maximize=definition.search.metric == "accuracy")
@@ -156,7 +156,7 @@ def _stays(trials: Sequence[optuna.trial.FrozenTrial], definition: StudyDefiniti
                 worker=str(record.origin.get("worker")),
                 start=trial.datetime_start.timestamp(),
                 end=trial.datetime_complete.timestamp(),
-                memory=member_bytes(record.config, features, data.classes),
+                memory=member_bytes(record.config, shape, data.classes),
                 training=sum(epoch["seconds"] for epoch in record.curve),
             )
         )

@@ -187,7 +187,7 @@ def _config(width: int, batch: int) -> TrialConfig:
 
 
 def _fits(task: Task, members: int, config: TrialConfig) -> bool:
-    each = member_bytes(config, task.examples.features, task.classes)
+    each = member_bytes(config, task.shape, task.classes)
     return members * each <= limits(task.examples.device, members).memory
 
 
@@ -199,7 +199,7 @@ def _point(task: Task, members: int, width: int, batch: int, rounds: tuple[float
         batch=batch,
         seconds=median(rounds) if rounds else None,
         rounds=rounds,
-        memory=members * member_bytes(_config(width, batch), features, classes),
+        memory=members * member_bytes(_config(width, batch), task.shape, classes),
         parameters=features * width + width * width + 4 * width + (width + 1) * classes,
     )
 

@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import Connection, Engine
 
 from hpo import space
-from hpo.config import TrialConfig
+from hpo.config import MlpConfig, TrialConfig
 from hpo.definition import StudyDefinition
 from hpo.search import study as studies
 from hpo.search import tables
@@ -92,6 +92,7 @@ def past_trials(definition: StudyDefinition, first: int, last: int) -> list[Past
 
 def curve_of(config: TrialConfig) -> list[float]:
     """A learning curve of `REPORTS` epochs that depends on the config alone."""
+    assert isinstance(config.model, MlpConfig)
     distance = abs(math.log10(config.optimizer.lr) + 2.5) + config.model.dropout / 2
     final = 0.9 - 0.03 * distance - 1e-5 * abs(config.model.widths[0] - 500)
     return [final * (1 - 0.3 / epoch) for epoch in range(1, REPORTS + 1)]

@@ -23,7 +23,7 @@ from torch.nn import functional
 from benchmarks import tutorial
 from benchmarks.processes import output_of
 from hpo import space
-from hpo.config import OptimizerConfig, TrialConfig
+from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.definition import load_definition
 from hpo.models.mlp import Mlp, initial_state
 from hpo.training.population import EVALUATION_ROWS
@@ -154,6 +154,7 @@ def _train(trial: optuna.Trial, config: TrialConfig, data: Split, seed: int) -> 
     """Train one network and report every epoch; returns the best accuracy."""
     task = data.task
     torch.manual_seed(derive_seed(seed, trial.number))
+    assert isinstance(config.model, MlpConfig)
     model = Mlp(config.model, task.examples.features, task.classes)
     state = initial_state(
         config.model, task.examples.features, task.classes, torch.default_generator

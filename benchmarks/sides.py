@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from benchmarks import tutorial
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.data import describe, load_train
 from hpo.data.tensors import ImageTensors
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.training.population import Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
@@ -40,7 +41,9 @@ def population_name(members: int, precision: str) -> str:
     return f"population of {members}, {precision}"
 
 
-def _loop_epoch(model: Mlp, optimizer: torch.optim.Optimizer, task: Task, stream: Stream) -> None:
+def _loop_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, stream: Stream
+) -> None:
     """What a careful person writes: no DataLoader, all in memory; the stream's first epoch."""
     model.train()
     for index in stream.epoch(0):
@@ -62,7 +65,7 @@ def _build(name: str, dataset: str, count: int, device: torch.device) -> Callabl
     task = Task(examples, classes, examples.normalization(index), precision=precision)
     stream = Stream(index, tutorial.BATCH, seed=0)
     if name == LOOP:
-        model = Mlp(CONFIG.model, examples.features, classes).to(device)
+        model = build_module(CONFIG.model, task.shape, classes).to(device)
         adam = torch.optim.Adam(model.parameters(), lr=CONFIG.optimizer.lr, fused=True)
         return partial(_loop_epoch, model, adam, task, stream)
     population = Population(task, stream)
@@ -72,6 +75,7 @@ def _build(name: str, dataset: str, count: int, device: torch.device) -> Callabl
 
 
 def _tutorial(rows: tutorial.PilRows, classes: int, device: torch.device) -> Callable[[], object]:
+    assert isinstance(CONFIG.model, MlpConfig)
     widths, dropout = CONFIG.model.widths, CONFIG.model.dropout
     features = rows[0][0].numel()
     model = tutorial.sequential(

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-__all__ = ["MlpConfig", "OptimizerConfig", "ScheduleConfig", "TrialConfig"]
+__all__ = [
+    "CnnConfig",
+    "MlpConfig",
+    "ModelConfig",
+    "NumpyCnnConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrialConfig",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +33,8 @@ class MlpConfig:
         input_dropout: the probability that an input is zeroed in training, after that.
     """
 
+    family: ClassVar[str] = "mlp"
+
     widths: tuple[int, ...]
     activation: str = "relu"
     batch_norm: bool = False
@@ -37,6 +47,68 @@ class MlpConfig:
     def prepares_input(self) -> bool:
         """Whether anything is done to the inputs before the first linear layer."""
         return self.input_batch_norm or self.input_dropout > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CnnConfig:
+    """A convolutional network: stages, then a head of linear layers.
+
+    A stage is a convolution that keeps the size of its images, batch norm (if any), activation,
+    max pooling (if any). The head flattens what is left; then come a hidden layer (if any) of
+    linear, batch norm, activation; dropout; and one linear layer to the outputs.
+
+    Attributes:
+        channels: what each stage gives, first to last; at least one.
+        kernel: height and width of every convolution, odd.
+        pool: height and width of the windows of max pooling, and their stride; 1 is none.
+        hidden: units of the head's hidden layer; 0 is none.
+        activation: a name out of `hpo.models.activations`.
+        dropout: the probability that a value before the last linear layer is zeroed in training.
+        initialization: `he`, `xavier` or `lecun` (normal draws; biases start at zero).
+    """
+
+    family: ClassVar[str] = "cnn"
+
+    channels: tuple[int, ...]
+    kernel: int = 3
+    pool: int = 2
+    hidden: int = 0
+    activation: str = "relu"
+    batch_norm: bool = False
+    dropout: float = 0.0
+    initialization: str = "he"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumpyCnnConfig:
+    """As `CnnConfig`, without batch norm and dropout, which the NumPy network does not have."""
+
+    family: ClassVar[str] = "numpy_cnn"
+
+    channels: tuple[int, ...]
+    kernel: int = 3
+    pool: int = 2
+    hidden: int = 0
+    activation: str = "relu"
+    initialization: str = "he"
+
+    @property
+    def batch_norm(self) -> bool:
+        """There is none."""
+        return False
+
+    @property
+    def dropout(self) -> float:
+        """There is none."""
+        return 0.0
+
+
+ModelConfig = MlpConfig | CnnConfig | NumpyCnnConfig
+"""A network of one of the families."""
+
+_FAMILIES: dict[str, type[MlpConfig] | type[CnnConfig] | type[NumpyCnnConfig]] = {
+    kind.family: kind for kind in (MlpConfig, CnnConfig, NumpyCnnConfig)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +157,11 @@ class TrialConfig:
         epochs: the most epochs it may train; also the horizon of its schedule.
         patience: epochs without a better value before it stops early; None means never.
         stopping_metric: what that value is, `accuracy` or `loss`; None means the study's metric.
+        gradient_reset: False never sets its gradients to zero: each step follows their sum.
+        diagnostics: what is noted with every epoch on top, such as `gradient_norms`.
     """
 
-    model: MlpConfig
+    model: ModelConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     batch_size: int = 128
@@ -95,22 +169,37 @@ class TrialConfig:
     label_smoothing: float = 0.0
     patience: int | None = None
     stopping_metric: str | None = None
+    gradient_reset: bool = True
+    diagnostics: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-ready data; `from_dict` gives it back unchanged."""
         data = asdict(self)
-        data["model"] = {"family": "mlp", **data["model"], "widths": list(self.model.widths)}
-        return data
+        model = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in data["model"].items()
+        }
+        return {
+            **data,
+            "model": {"family": self.model.family, **model},
+            "diagnostics": list(self.diagnostics),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialConfig:
         """Read what `to_dict` wrote."""
-        model = {key: value for key, value in data["model"].items() if key != "family"}
+        model: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in data["model"].items()
+            if key != "family"
+        }
         return cls(
             **{
                 **data,
-                "model": MlpConfig(**{**model, "widths": tuple(model["widths"])}),
+                # What was written before there were families is a perceptron.
+                "model": _FAMILIES[data["model"].get("family", MlpConfig.family)](**model),
                 "optimizer": OptimizerConfig(**data["optimizer"]),
                 "schedule": ScheduleConfig(**data["schedule"]),
+                "diagnostics": tuple(data.get("diagnostics", ())),
             }
         )

@@ -1,32 +1,50 @@
 """From ranges and conditions to one concrete config.
 
 A parameter's name is its path, without the words `model` and the optimizer's or schedule's
-section: `mlp.layers`, `mlp.width_0`, `optimizer`, `adamw.lr`, `schedule`, `cosine.warmup`,
-`training.batch_size`. What is not chosen is not drawn: only the chosen optimizer's ranges, only
-as many widths as there are layers. A name always has the same range, so a sampler never meets
+section: `mlp.layers`, `mlp.width_0`, `cnn.channels_0`, `optimizer`, `adamw.lr`, `schedule`,
+`cosine.warmup`, `training.batch_size`; `model` is the family, where there are several. What is not
+chosen is not drawn: only the chosen family's and optimizer's ranges, only as many widths as there
+are layers. A name always has the same range, so a sampler never meets
 two ranges under one name.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
-from hpo.config import MlpConfig, OptimizerConfig, ScheduleConfig, TrialConfig
+from hpo.config import (
+    CnnConfig,
+    MlpConfig,
+    ModelConfig,
+    NumpyCnnConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrialConfig,
+)
 from hpo.definition import Choice, FloatRange, IntRange, Range, StudyDefinition
-from hpo.definition.networks import MlpSection
-from hpo.definition.ranges import is_range
+from hpo.definition.families import FamilySection
+from hpo.definition.ranges import is_range, values
 from hpo.definition.sections import ChoiceOfOne, Section
 
-__all__ = ["BATCH_SIZE", "Suggester", "cardinality", "describe", "differences", "draw"]
+__all__ = [
+    "BATCH_SIZE",
+    "VARIATION",
+    "Suggester",
+    "cardinality",
+    "describe",
+    "differences",
+    "draw",
+]
 
 BATCH_SIZE = "training.batch_size"
 """The parameter that a stream fixes for all its members."""
 
-_SHAPE = ("layers", "width", "widths")
-_OF_HIDDEN_LAYERS = ("activation", "batch_norm", "dropout")
+VARIATION = "variation"
+"""The one parameter of a study with variations: which of them a trial is, from 0."""
 
 
 class Suggester(Protocol):
@@ -51,6 +69,9 @@ class Suggester(Protocol):
 
 def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
     """One config out of the definition's space; suggestions come in a fixed order."""
+    if definition.variations:
+        places = tuple(range(len(definition.variations)))
+        return draw(definition.runs[trial.suggest_categorical(VARIATION, places)], trial)
     training = definition.training
     patience, stopping_metric = _stopping(definition)
     return TrialConfig(
@@ -62,11 +83,15 @@ def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
         label_smoothing=_draw_leaf(trial, "training.label_smoothing", training.label_smoothing),
         patience=patience,
         stopping_metric=stopping_metric,
+        gradient_reset=training.gradient_reset,
+        diagnostics=training.diagnostics,
     )
 
 
 def describe(definition: StudyDefinition) -> dict[str, Range]:
     """Every parameter that some trial may have, with its range, in the order of drawing."""
+    if definition.variations:
+        return {VARIATION: Choice(tuple(range(len(definition.variations))))}
     return {name: leaf for name, leaf in _leaves(definition) if is_range(leaf)}
 
 
@@ -88,6 +113,8 @@ def differences(old: StudyDefinition, new: StudyDefinition) -> list[str]:
 
 def cardinality(definition: StudyDefinition) -> int | None:
     """How many different draws the space has; None if one of its ranges is continuous."""
+    if definition.variations:
+        return len(definition.variations)
     sizes = [_size(leaf) for leaf in describe(definition).values()]
     if None in sizes:
         return None
@@ -111,25 +138,30 @@ def _stopping(definition: StudyDefinition) -> tuple[int | None, str | None]:
     return stopping.patience, None if own else stopping.metric
 
 
-def _draw_model(definition: StudyDefinition, trial: Suggester) -> MlpConfig:
+def _draw_model(definition: StudyDefinition, trial: Suggester) -> ModelConfig:
     name = _draw_option(trial, "model", definition.model)
-    section = definition.model.options[name]
-    assert isinstance(section, MlpSection)
-    widths = _draw_widths(section, name, trial)
+    section = _family(definition.model.options[name])
+    sizes = _draw_sizes(section, name, trial)
     settings = {
         key: _draw_leaf(trial, f"{name}.{key}", getattr(section, key))
-        for key in _settings_of(section, hidden_layers=len(widths))
+        for key in _settings_of(section, repeated=len(sizes))
     }
-    return MlpConfig(widths=widths, **settings)
+    if name == MlpConfig.family:
+        return MlpConfig(widths=sizes, **settings)
+    if name == CnnConfig.family:
+        return CnnConfig(channels=sizes, **settings)
+    return NumpyCnnConfig(channels=sizes, **settings)
 
 
-def _draw_widths(section: MlpSection, name: str, trial: Suggester) -> tuple[int, ...]:
-    if section.widths is not None:
-        return section.widths
-    layers = _draw_leaf(trial, f"{name}.layers", section.layers)
-    return tuple(
-        _draw_leaf(trial, f"{name}.width_{layer}", section.width) for layer in range(layers)
-    )
+def _draw_sizes(section: FamilySection, name: str, trial: Suggester) -> tuple[int, ...]:
+    """The widths of the layers, or the channels of the stages."""
+    fixed = _fixed(section)
+    if fixed is not None:
+        return fixed
+    count, each, _ = section.repeated
+    number = _draw_leaf(trial, f"{name}.{count}", getattr(section, count))
+    leaf = getattr(section, each)
+    return tuple(_draw_leaf(trial, f"{name}.{each}_{place}", leaf) for place in range(number))
 
 
 def _draw_one_of(trial: Suggester, name: str, choice: ChoiceOfOne) -> dict[str, Any]:
@@ -159,10 +191,21 @@ def _draw_leaf(trial: Suggester, name: str, leaf: Any) -> Any:
     return leaf
 
 
-def _settings_of(section: MlpSection, hidden_layers: int) -> list[str]:
+def _settings_of(section: FamilySection, repeated: int) -> list[str]:
     """The keys besides the shape; without hidden layers some would change nothing."""
-    idle = () if hidden_layers else _OF_HIDDEN_LAYERS
-    return [key for key in type(section).model_fields if key not in (*_SHAPE, *idle)]
+    idle = () if repeated else section.of_repeated
+    return [key for key in type(section).model_fields if key not in (*section.repeated, *idle)]
+
+
+def _fixed(section: FamilySection) -> tuple[int, ...] | None:
+    """The sizes that a study lists in place of drawing them."""
+    *_, key = section.repeated
+    return getattr(section, key) if key else None
+
+
+def _family(section: Section) -> FamilySection:
+    assert isinstance(section, FamilySection)
+    return section
 
 
 # --- describing
@@ -181,38 +224,47 @@ def _option_leaves(name: str, choice: ChoiceOfOne) -> Iterator[tuple[str, Any]]:
     options = choice.options
     yield name, Choice(tuple(options)) if len(options) > 1 else next(iter(options))
     for option, section in options.items():
-        if isinstance(section, MlpSection):
-            yield from _mlp_leaves(option, section)
+        if isinstance(section, FamilySection):
+            yield from _family_leaves(option, section)
         else:
             for key in type(section).model_fields:
                 yield f"{option}.{key}", getattr(section, key)
 
 
-def _mlp_leaves(name: str, section: MlpSection) -> Iterator[tuple[str, Any]]:
-    if section.widths is not None:
-        yield f"{name}.widths", section.widths
-        most = len(section.widths)
+def _family_leaves(name: str, section: FamilySection) -> Iterator[tuple[str, Any]]:
+    count, each, key = section.repeated
+    fixed = _fixed(section)
+    if fixed is not None:
+        yield f"{name}.{key}", fixed
+        most = len(fixed)
     else:
-        yield f"{name}.layers", section.layers
-        most = max(_values(section.layers))
-        yield from ((f"{name}.width_{layer}", section.width) for layer in range(most))
-    for key in _settings_of(section, most):
-        yield f"{name}.{key}", getattr(section, key)
+        number = getattr(section, count)
+        yield f"{name}.{count}", number
+        most = max(values(number))
+        leaf = getattr(section, each)
+        yield from ((f"{name}.{each}_{place}", leaf) for place in range(most))
+    for setting in _settings_of(section, most):
+        yield f"{name}.{setting}", getattr(section, setting)
 
 
 def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
     """Every leaf as text, with the rest that decides a trial's value."""
     patience, stopping_metric = _stopping(definition)
     on = "" if stopping_metric is None else f" on {stopping_metric}"
-    rest = {
+    rest: dict[str, Any] = {
         "training.epochs": definition.training.epochs,
         "training.early_stopping": "off" if patience is None else f"patience {patience}{on}",
+        "training.gradient_reset": definition.training.gradient_reset,
         "dataset.name": definition.dataset.name,
         "dataset.validation": definition.dataset.divided,
         "dataset.augment": _augmentations(definition),
         "search.metric": definition.search.metric,
         "search.seed": definition.search.seed,
     }
+    if definition.variations:
+        rest["search.look_at_test"] = definition.looks_at_test
+    for place, overrides in enumerate(definition.variations):
+        rest[f"variations[{place}]"] = json.dumps(overrides, sort_keys=True)
     return {name: _text(value) for name, value in (*_leaves(definition), *rest.items())}
 
 
@@ -232,12 +284,15 @@ def _text(leaf: Any) -> str:
 
 
 def _count_model(section: Section) -> int:
-    assert isinstance(section, MlpSection)
-    if section.widths is not None:
-        return _count_keys(section, _settings_of(section, len(section.widths)))
+    section = _family(section)
+    fixed = _fixed(section)
+    if fixed is not None:
+        return _count_keys(section, _settings_of(section, len(fixed)))
+    count, each, _ = section.repeated
     return sum(
-        _count(section.width) ** layers * _count_keys(section, _settings_of(section, layers))
-        for layers in _values(section.layers)
+        _count(getattr(section, each)) ** number
+        * _count_keys(section, _settings_of(section, number))
+        for number in values(getattr(section, count))
     )
 
 
@@ -263,10 +318,3 @@ def _size(leaf: Range) -> int | None:
     if span == 0:
         return 1
     return None if leaf.step is None else int(span / Decimal(str(leaf.step))) + 1
-
-
-def _values(leaf: Any) -> Sequence[int]:
-    """Every value of a leaf of whole numbers."""
-    if isinstance(leaf, IntRange):
-        return range(leaf.low, leaf.high + 1, leaf.step)
-    return leaf.choices if isinstance(leaf, Choice) else (leaf,)

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import accuracy, mark, peers, processes, rate, searches, sides, tutorial
 from benchmarks.mark import Known, first_to_reach
+from hpo.config import MlpConfig
 from hpo.data import load_train
 from hpo.data.tensors import ImageTensors
 
@@ -89,6 +90,7 @@ def test_where_there_is_no_gpu_it_says_so(
 def test_a_member_and_its_twin_differ_by_their_dropout_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert isinstance(sides.CONFIG.model, MlpConfig)
     dry = replace(sides.CONFIG, model=replace(sides.CONFIG.model, dropout=0.0))
     monkeypatch.setattr(accuracy, "CONFIG", dry)
     accuracy.main(["--dataset", "digits", "--rows", "1000", "--epochs", "2", "--seeds", "3"])

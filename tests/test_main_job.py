@@ -18,7 +18,7 @@ from scipy import stats
 
 from hpo.config import TrialConfig
 from hpo.data import load_test
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from tests.commands import HPO, here, hpo, read, start
 from tests.watching import in_folder, until, write_slow_study
 
@@ -97,7 +97,7 @@ def test_the_artifact_is_whole_and_its_numbers_are_true(finished: Path) -> None:
     features = torch.from_numpy(np.array(rows.images)).float().flatten(1)
     features = (features - data["normalization"]["mean"][0]) / data["normalization"]["std"][0]
     for place, value in enumerate(test["values"]):
-        model = Mlp(config.model, math.prod(data["image_shape"]), data["classes"]).eval()
+        model = build_module(config.model, data["image_shape"], data["classes"]).eval()
         state = load_file(folder / "seeds" / f"{place}.safetensors")
         model.load_state_dict(state, strict=False)
         right = (model(features).argmax(1).numpy() == rows.labels).mean()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo import space
-from hpo.config import TrialConfig
+from hpo.config import CnnConfig, MlpConfig, NumpyCnnConfig, TrialConfig
 from hpo.definition import (
     ACTIVATIONS,
     INITIALIZATIONS,
@@ -124,6 +124,16 @@ MLPS = st.one_of(
     st.fixed_dictionaries({"layers": whole(0, 5), "width": whole(1, 300)}, optional=HIDDEN),
     st.fixed_dictionaries({"widths": st.lists(st.integers(1, 300), max_size=4)}, optional=HIDDEN),
 )
+NUMPY_CNNS = {
+    "kernel": st.sampled_from([1, 3, {"choice": [5, 3]}, {"int": [3, 7], "step": 2}]),
+    "pool": whole(1, 3),
+    "hidden": whole(0, 300),
+    "activation": word(ACTIVATIONS),
+    "initialization": word(INITIALIZATIONS),
+}
+STAGES = {"stages": whole(1, 5), "channels": whole(1, 300)}
+NUMPY_CNN = st.fixed_dictionaries(STAGES, optional=NUMPY_CNNS)
+CNN = st.fixed_dictionaries(STAGES, optional={**NUMPY_CNNS, **HIDDEN})
 ADAM = st.fixed_dictionaries(
     {"lr": LR},
     optional={"beta1": SHARE, "beta2": SHARE, "epsilon": LR, "weight_decay": DECAY},
@@ -184,12 +194,17 @@ STUDIES = st.fixed_dictionaries(
         "dataset": st.fixed_dictionaries(
             {"name": st.just("digits")}, optional={"augment": AUGMENTATIONS}
         ),
-        "model": st.fixed_dictionaries({"mlp": MLPS}),
+        "model": some_of({"mlp": MLPS, "cnn": CNN}),
         "optimizer": OPTIMIZERS,
         "training": TRAINING,
     },
     optional={"schedule": SCHEDULES, "search": SEARCH},
 )
+
+
+def widths(config: TrialConfig) -> tuple[int, ...]:
+    assert isinstance(config.model, MlpConfig)
+    return config.model.widths
 
 
 def definition_of(data: dict[str, Any]) -> StudyDefinition:
@@ -261,8 +276,15 @@ def test_optuna_takes_every_range_as_it_stands(data: dict[str, Any]) -> None:
 
 def assert_legal(config: TrialConfig, study: StudyDefinition) -> None:
     model, optimizer, schedule = config.model, config.optimizer, config.schedule
-    assert len(model.widths) <= 5
-    assert all(type(width) is int and 1 <= width <= 300 for width in model.widths)
+    assert model.family in study.model.options
+    sizes = model.widths if isinstance(model, MlpConfig) else model.channels
+    assert len(sizes) <= 5
+    assert all(type(size) is int and 1 <= size <= 300 for size in sizes)
+    if isinstance(model, CnnConfig):
+        assert len(sizes) >= 1
+        assert model.kernel in (1, 3, 5, 7)
+        assert 1 <= model.pool <= 3
+        assert 0 <= model.hidden <= 300
     assert model.activation in ACTIVATIONS
     assert model.initialization in INITIALIZATIONS
     assert type(model.batch_norm) is bool
@@ -322,7 +344,7 @@ def test_names_and_their_order() -> None:
         "training.batch_size",
         "training.label_smoothing",
     ]
-    assert config.model.widths == (64, 64, 64)
+    assert widths(config) == (64, 64, 64)
     assert (config.optimizer.name, config.optimizer.weight_decay) == ("adamw", 0.01)
     assert (config.schedule.name, config.schedule.warmup) == ("cosine", 0.2)
     first = Scripted()
@@ -345,7 +367,7 @@ def test_a_study_of_constants_asks_for_nothing() -> None:
     assert trial.asked == {}
     assert space.describe(study) == {}
     assert space.cardinality(study) == 1
-    assert config.model.widths == (32,)
+    assert widths(config) == (32,)
     assert (config.optimizer.name, config.optimizer.lr) == ("sgd", 0.1)
     assert (config.batch_size, config.epochs, config.patience) == (32, 3, 2)
 
@@ -389,11 +411,76 @@ def test_without_hidden_layers_what_they_have_is_not_drawn() -> None:
     assert list(trial.asked) == ["mlp.layers", "mlp.initialization"]
 
 
+def test_the_family_is_a_choice_and_only_its_own_ranges_are_drawn() -> None:
+    stages = {"stages": {"int": [1, 2]}, "channels": {"int": [4, 8]}}
+    study = small(
+        model={
+            "numpy_cnn": {**stages, "hidden": {"choice": [0, 16]}},
+            "cnn": {**stages, "kernel": 5, "pool": {"int": [1, 2]}, "dropout": 0.5},
+            "mlp": {"widths": [8], "dropout": {"float": [0.0, 0.5]}},
+        }
+    )
+    found = {}
+    for family in ("mlp", "cnn", "numpy_cnn"):
+
+        def last(name: str, values: Sequence[Any], family: str = family) -> Any:
+            return family if name == "model" else values[-1]
+
+        trial = Scripted(last)
+        found[family] = (space.draw(study, trial).model, list(trial.asked))
+    assert found["mlp"] == (MlpConfig(widths=(8,), dropout=0.5), ["model", "mlp.dropout"])
+    assert found["cnn"] == (
+        CnnConfig(channels=(8, 8), kernel=5, pool=2, dropout=0.5),
+        ["model", "cnn.stages", "cnn.channels_0", "cnn.channels_1", "cnn.pool"],
+    )
+    assert found["numpy_cnn"] == (
+        NumpyCnnConfig(channels=(8, 8), hidden=16),
+        [
+            *("model", "numpy_cnn.stages", "numpy_cnn.channels_0", "numpy_cnn.channels_1"),
+            "numpy_cnn.hidden",
+        ],
+    )
+    asked = space.describe(study)
+    assert asked["model"] == Choice(("mlp", "cnn", "numpy_cnn"))
+    assert {name for _, names in found.values() for name in names} == set(asked)
+
+
+@given(NUMPY_CNN, st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_networks_in_numpy_are_drawn(section: dict[str, Any], source: random.Random) -> None:
+    study = small(model={"numpy_cnn": section})
+    config = space.draw(study, Scripted(lambda _name, values: source.choice(values)))
+    assert isinstance(config.model, NumpyCnnConfig)
+    data = json.loads(json.dumps(config.to_dict()))
+    assert data["model"]["family"] == "numpy_cnn"
+    assert TrialConfig.from_dict(data) == config
+
+
+def test_a_config_from_before_there_were_families_is_a_perceptron() -> None:
+    config = space.draw(small(), Scripted())
+    data = config.to_dict()
+    assert data["model"].pop("family") == "mlp"
+    assert TrialConfig.from_dict(data) == config
+
+
 def test_fixed_widths() -> None:
     study = small(model={"mlp": {"widths": [2048, 512, 256], "dropout": {"choice": [0.1, 0.2]}}})
     trial = Scripted()
-    assert space.draw(study, trial).model.widths == (2048, 512, 256)
+    assert widths(space.draw(study, trial)) == (2048, 512, 256)
     assert list(trial.asked) == ["mlp.dropout"]
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn", "mnist_numpy_cnn"])
+def test_every_parameter_of_the_convolutional_spaces_is_drawn(name: str) -> None:
+    study = load_definition(Path(__file__).parent.parent / "studies" / f"{name}.yaml")
+    search = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen: set[str] = set()
+    for number in range(30):
+        trial = search.ask()
+        space.draw(study, trial)
+        seen.update(trial.params)
+        search.tell(trial, float(number % 7))
+    assert seen == set(space.describe(study))
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
@@ -408,7 +495,7 @@ def test_tpe_models_the_shipped_spaces_without_a_word(name: str) -> None:
     for number in range(30):
         trial = search.ask()
         config = space.draw(study, trial)
-        assert len(config.model.widths) == trial.params["mlp.layers"]
+        assert len(widths(config)) == trial.params["mlp.layers"]
         for parameter, distribution in trial.distributions.items():
             assert distribution == as_optuna(described[parameter])
         seen.update(trial.params)
@@ -505,14 +592,14 @@ def every_draw(study: StudyDefinition) -> Iterator[tuple[tuple[str, Any], ...]]:
         yield tuple(trial.answers.items())
 
 
-@pytest.mark.parametrize("widths", [{"int": [4, 8], "step": 2}, {"choice": [4, 16]}, 8])
+@pytest.mark.parametrize("width", [{"int": [4, 8], "step": 2}, {"choice": [4, 16]}, 8])
 @pytest.mark.parametrize("layers", [{"int": [0, 2]}, {"choice": [1, 3]}, 2, 0])
-def test_cardinality_is_the_number_of_different_draws(layers: Any, widths: Any) -> None:
+def test_cardinality_is_the_number_of_different_draws(layers: Any, width: Any) -> None:
     study = small(
         model={
             "mlp": {
                 "layers": layers,
-                "width": widths,
+                "width": width,
                 "activation": {"choice": ["relu", "gelu"]},
                 "initialization": {"choice": ["he", "lecun"]},
             }
@@ -523,6 +610,19 @@ def test_cardinality_is_the_number_of_different_draws(layers: Any, widths: Any) 
     )
     draws = list(every_draw(study))
     assert len(set(draws)) == len(draws) == space.cardinality(study)
+
+
+def test_cardinality_with_several_families() -> None:
+    stages = {"stages": {"int": [1, 3]}, "channels": {"choice": [4, 8]}}
+    study = small(
+        model={
+            "numpy_cnn": {**stages, "pool": {"int": [1, 3]}},
+            "cnn": {**stages, "kernel": {"int": [1, 5], "step": 2}, "hidden": {"int": [0, 1]}},
+            "mlp": {"layers": {"int": [0, 1]}, "width": {"int": [1, 3]}},
+        }
+    )
+    draws = list(every_draw(study))
+    assert len(set(draws)) == len(draws) == space.cardinality(study) == 14 * 3 + 14 * 6 + 4
 
 
 def test_cardinality_of_float_ranges() -> None:

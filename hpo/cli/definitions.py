@@ -25,9 +25,9 @@ def shorthands(trials: int | None, seed: int | None) -> list[str]:
 def find_definition(study: str, url: str, changes: list[str], name: str | None) -> StudyDefinition:
     """Of the study's file; of the database, where only that holds the study."""
     from hpo import grid, studies
-    from hpo.data.suitability import unsuitable
     from hpo.definition import change_definition, load_definition
     from hpo.errors import HpoError, UsageError
+    from hpo.models.suitability import unsuitable
 
     try:
         path = studies.find(study)

@@ -10,28 +10,21 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails
 
+from hpo.definition.families import CnnSection, FamilySection, NumpyCnnSection
+from hpo.definition.kinds import (
+    ACTIVATIONS,
+    INITIALIZATIONS,
+    FlagLeaf,
+    FloatLeaf,
+    IntLeaf,
+    WordLeaf,
+)
 from hpo.definition.leaves import Flag, Number, Word, detail, invalid
-from hpo.definition.ranges import Choice, FloatRange, IntRange, largest
+from hpo.definition.ranges import Choice, FloatRange, largest
 from hpo.definition.sections import ChoiceOfOne, Section
 
-__all__ = [
-    "ACTIVATIONS",
-    "INITIALIZATIONS",
-    "FloatLeaf",
-    "IntLeaf",
-    "MlpSection",
-    "ModelSection",
-    "OptimizerSection",
-    "ScheduleSection",
-]
+__all__ = ["MlpSection", "ModelSection", "OptimizerSection", "ScheduleSection"]
 
-IntLeaf = int | IntRange | Choice[int]
-FloatLeaf = float | FloatRange | Choice[float]
-WordLeaf = str | Choice[str]
-FlagLeaf = bool | Choice[bool]
-
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "silu", "gelu", "tanh")
-INITIALIZATIONS = ("he", "xavier", "lecun")
 MAX_LAYERS = 32
 MAX_WIDTH = 65536
 
@@ -57,8 +50,11 @@ def _least(leaf: FloatLeaf) -> float:
 # --- model
 
 
-class MlpSection(Section):
+class MlpSection(FamilySection):
     """Multilayer perceptrons: `layers` and `width`, drawn for each layer, or fixed `widths`."""
+
+    repeated: ClassVar[tuple[str, str, str | None]] = ("layers", "width", "widths")
+    of_repeated: ClassVar[tuple[str, ...]] = ("activation", "batch_norm", "dropout")
 
     layers: (
         Annotated[IntLeaf, Number("an MLP has 0 to 32 hidden layers", high=MAX_LAYERS, whole=True)]
@@ -117,6 +113,8 @@ class ModelSection(ChoiceOfOne):
     noun: ClassVar[str] = "family of networks"
 
     mlp: MlpSection | None = None
+    cnn: CnnSection | None = None
+    numpy_cnn: NumpyCnnSection | None = None
 
 
 # --- optimizer

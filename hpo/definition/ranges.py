@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from hpo.definition.problems import shown
 
-__all__ = ["Choice", "FloatRange", "IntRange", "Range", "is_range", "largest"]
+__all__ = ["Choice", "FloatRange", "IntRange", "Range", "is_range", "largest", "values"]
 
 T_co = TypeVar("T_co", bound=bool | int | float | str, covariant=True)
 
@@ -83,3 +84,10 @@ def largest(leaf: IntRange | Choice[int] | int) -> int:
     if isinstance(leaf, IntRange):
         return leaf.high
     return max(leaf.choices) if isinstance(leaf, Choice) else leaf
+
+
+def values(leaf: IntRange | Choice[int] | int) -> Sequence[int]:
+    """Every value of a leaf of whole numbers."""
+    if isinstance(leaf, IntRange):
+        return range(leaf.low, leaf.high + 1, leaf.step)
+    return leaf.choices if isinstance(leaf, Choice) else (leaf,)

@@ -18,6 +18,7 @@ __all__ = [
     "InputLayer",
     "Mlp",
     "initial_state",
+    "standard_deviation",
 ]
 
 NORM_EPSILON = 1e-5
@@ -109,7 +110,7 @@ def initial_state(
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         hidden = index < len(config.widths)
         linear = f"layers.{index}.linear" if hidden else "output"
-        std = _standard_deviation(config.initialization, fan_in, fan_out)
+        std = standard_deviation(config.initialization, fan_in, fan_out)
         state[f"{linear}.weight"] = torch.randn(fan_out, fan_in, generator=generator) * std
         if not (hidden and config.batch_norm):
             state[f"{linear}.bias"] = torch.zeros(fan_out)
@@ -127,7 +128,8 @@ def _norm_state(name: str, units: int) -> dict[str, Tensor]:
     }
 
 
-def _standard_deviation(rule: str, fan_in: int, fan_out: int) -> float:
+def standard_deviation(rule: str, fan_in: int, fan_out: int) -> float:
+    """Of first weights by the rules of `initial_state`."""
     variance = {
         "he": 2 / fan_in,
         "xavier": 2 / (fan_in + fan_out),

@@ -153,7 +153,7 @@ class _Rescoring:
         place = self._waiting[0][0] if self._waiting else 0
         config = self._finalists[place].config
         folds = len(self._data.folds)
-        size = folds * member_bytes(config, task.examples.features, task.classes)
+        size = folds * member_bytes(config, task.shape, task.classes)
         fitting = self._memory // size
         room = max(1, min(fitting, self._most))
         group = [entry for entry in self._waiting if entry[0] == place][:room]

@@ -8,28 +8,26 @@ from functools import partial
 from typing import Any
 
 import optuna
-import torch
 from torch import Tensor
 
 from hpo.data import fetch, load_test
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.results import overfitting
 from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
-from hpo.training.devices import device_name
+from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.losses import score
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
+from hpo.training.scoring import score_network
 from hpo.training.streams import derive_seed
 from hpo.training.task import Split, prepare
 
 __all__ = ["Retrained", "retrain_best"]
 
-_EVALUATION_ROWS = 2048
 _RETRAIN = 5  # tells these seeds and streams from all others of a study
 
 
@@ -43,7 +41,7 @@ class Retrained:
         test: the study's metric on the test rows, one value a seed.
         test_metrics: every metric on the test rows, one value a seed.
         seeds: what each network was initialised with.
-        states: each network's tensors, by the names of `Mlp.state_dict()`.
+        states: each network's tensors, by the names of the module of `hpo.models.alone`.
         normalization: of the rows that were trained on.
         image_shape: `(channels, height, width)` of what goes in.
         device: where it was trained.
@@ -134,9 +132,9 @@ def retrain_best(
         seeds=seeds,
         states=states,
         normalization=task.normalization,
-        image_shape=tuple(task.examples.images.shape[1:]),
+        image_shape=task.shape,
         classes=task.classes,
-        device=device_name(task.examples.device),
+        device=device_of(winner.config, task),
     )
 
 
@@ -150,7 +148,7 @@ def _train(
 ) -> list[dict[str, Tensor]]:
     """Every seed on a stream of its own, all in one population as far as that gains."""
     task, config = data.task, winner.config
-    cost = member_bytes(config, task.examples.features, task.classes)
+    cost = member_bytes(config, task.shape, task.classes)
     room = max(1, limits(task.examples.device).memory // cost)
     order_seed = derive_seed(definition.search.seed, _RETRAIN)
     states: list[dict[str, Tensor]] = []
@@ -164,6 +162,8 @@ def _train(
         work = partial(_train_together, population, members, winner.epochs, stopping, heard)
         mishap = attempt(work)
         if mishap is None:
+            if any(member.trouble for member in members):
+                raise _diverged()
             states += [population.state(member) for member in members]
         elif mishap.memory and len(group) > 1:
             room = len(group) // 2
@@ -188,11 +188,14 @@ def _train_together(
 
 def _check_finite(states: list[dict[str, Tensor]]) -> None:
     if not all(tensor.isfinite().all() for state in states for tensor in state.values()):
-        message = (
-            "the winner diverged when it was retrained on all rows; nothing was tested or "
-            "written; raise retrain.finalists or search on"
-        )
-        raise TrainingError(message)
+        raise _diverged()
+
+
+def _diverged() -> TrainingError:
+    return TrainingError(
+        "the winner diverged when it was retrained on all rows; nothing was tested or "
+        "written; raise retrain.finalists or search on"
+    )
 
 
 def _test(
@@ -204,21 +207,7 @@ def _test(
     """
     examples, task = data.task.examples, data.task
     test = ImageTensors(load_test(definition.dataset.name), examples.device)
-    model = Mlp(winner.config.model, examples.features, task.classes).to(examples.device).eval()
-    scores = [_score(model, state, test, task.normalization) for state in states]
+    model = build_module(winner.config.model, task.shape, task.classes)
+    model = model.to(examples.device).eval()
+    scores = [score_network(model, state, test, task.normalization) for state in states]
     return {name: [values[name] for values in scores] for name in scores[0]}
-
-
-def _score(
-    model: Mlp, state: dict[str, Tensor], test: ImageTensors, normalization: Normalization
-) -> dict[str, float]:
-    """Every metric of one network on the test rows."""
-    model.load_state_dict(state, strict=False)
-    losses = right = 0.0
-    with torch.inference_mode():
-        for features, labels in test.batches(
-            torch.arange(len(test)), normalization, torch.float32, _EVALUATION_ROWS
-        ):
-            loss, correct = score(model(features).t()[None], labels)
-            losses, right = losses + loss.item(), right + correct.item()
-    return {"accuracy": right / len(test), "loss": losses / len(test)}

@@ -202,6 +202,7 @@ class SearchCrew:
             self._teller.drop(entry)
             return None
         self._entries[entry.member.key] = entry
+        entry.network = partial(population.state, entry.member)
         return population
 
     def _copies(
@@ -216,5 +217,5 @@ class SearchCrew:
         ]
 
     def _bytes(self, member: Member) -> int:
-        features, classes = self._task.examples.features, self._task.classes
-        return member.folds * member_bytes(member.config, features, classes)
+        task = self._task
+        return member.folds * member_bytes(member.config, task.shape, task.classes)

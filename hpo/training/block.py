@@ -8,9 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config import MlpConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
+from hpo.training.diagnostics import GRADIENT_NORMS, GradientNorms
 from hpo.training.dropout import DropoutMasks, LayerMasks
 from hpo.training.losses import cross_entropy, score
 from hpo.training.member import Member
@@ -18,21 +19,21 @@ from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
 
-__all__ = ["Block", "cost"]
+__all__ = ["WideBlock", "cost"]
 
 _UNIT = 150  # parameters whose products cost what else is done for one hidden unit (measured)
 
 
-def cost(config: TrialConfig, inputs: int, outputs: int) -> float:
+def cost(config: MlpConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
-    sizes = [inputs, *config.model.widths, outputs]
+    sizes = [inputs, *config.widths, outputs]
     products = sum(below * width for below, width in pairwise(sizes))
-    units = sum(config.model.widths) + (inputs if config.model.prepares_input else 0)
+    units = sum(config.widths) + (inputs if config.prepares_input else 0)
     return float(products + _UNIT * units)
 
 
-class Block:
-    """The networks of a population's members, laid out for training.
+class WideBlock:
+    """The perceptrons of a population's members, laid out side by side for training.
 
     Args:
         members: whose networks lie here, in any order.
@@ -59,14 +60,14 @@ class Block:
         # who came first.
         members = sorted(members, key=lambda member: member.key)
         networks = [network for member in members for network in member.networks]
-        configs = [network.config.model for network in networks]
+        configs = [_perceptron(network) for network in networks]
         order = arrange(configs, [network.stream for network in networks])
         self.networks = [networks[place] for place in order]
         self.streams = [network.stream for network in self.networks]
         self._task = task
         self._batches = batches
         self._model = WideMlp(
-            [network.config.model for network in self.networks],
+            [_perceptron(network) for network in self.networks],
             task.examples.features,
             task.classes,
             batch=batch,
@@ -94,6 +95,7 @@ class Block:
         }
         self._smoothing = self._tensor([n.config.label_smoothing for n in self.networks])
         self.losses = self._tensor([network.loss for network in self.networks])
+        self._norms = self._watch()
 
     def state(self, network: Network) -> dict[str, Tensor]:
         """Copies of a network's tensors, by the names of `Mlp.state_dict()`."""
@@ -118,10 +120,22 @@ class Block:
         logits = self._model.forward(features, self._fill_mask)
         losses, gradient = cross_entropy(logits, own, self._smoothing)
         self.losses += losses
-        self._model.backward(gradient)
+        self._model.backward(gradient, None if self._norms is None else self._norms.observe)
         for network in self.networks:
             network.optimizer.step(self._rate(network))
         self._model.parameters_changed()
+
+    def begin_epoch(self) -> None:
+        """As `Block.begin_epoch`."""
+        if self._norms is not None:
+            self._norms.clear()
+
+    def gradient_norms(self) -> dict[Network, list[float]]:
+        """As `Block.gradient_norms`."""
+        if self._norms is None:
+            return {}
+        pairs = zip(self.networks, self._norms.sums(), strict=True)
+        return {one: sums for one, sums in pairs if GRADIENT_NORMS in one.config.diagnostics}
 
     def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As `losses.score`, for some rows, as they are.
@@ -135,6 +149,17 @@ class Block:
         own = torch.stack([labels[stream] for stream in self.streams])
         return score(self._model.predict(features), own)
 
+    def _watch(self) -> GradientNorms | None:
+        """What adds gradient norms up; None if nobody asks for them."""
+        if not any(GRADIENT_NORMS in network.config.diagnostics for network in self.networks):
+            return None
+        configs = [_perceptron(network) for network in self.networks]
+        depths = [
+            range(config.prepares_input, config.prepares_input + len(config.widths))
+            for config in configs
+        ]
+        return GradientNorms(self._model, depths, [n.gradient_norms for n in self.networks])
+
     def _fill_mask(self, depth: int) -> None:
         self._masks[depth].fill()
 
@@ -145,3 +170,8 @@ class Block:
 
     def _tensor(self, values: list[float]) -> Tensor:
         return torch.tensor(values, device=self._task.examples.device, dtype=self._task.dtype)
+
+
+def _perceptron(network: Network) -> MlpConfig:
+    assert isinstance(network.config.model, MlpConfig)
+    return network.config.model

@@ -7,6 +7,7 @@ import os
 import time
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from hpo.errors import UsageError
 from hpo.training.machine import usable_cores
@@ -17,6 +18,7 @@ __all__ = [
     "pick_precision",
     "prove",
     "use_threads",
+    "use_threads_in_numpy",
     "visible_gpus",
 ]
 
@@ -89,6 +91,11 @@ def use_threads(multiplications: int) -> None:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     most = int(asked) if asked.isdecimal() and int(asked) else usable_cores()
     torch.set_num_threads(most if multiplications >= _WORTH_SHARING else 1)
+
+
+def use_threads_in_numpy() -> None:
+    """Let NumPy's products use as many threads as torch's, where each would take all cores."""
+    threadpool_limits(torch.get_num_threads(), user_api="blas")
 
 
 def visible_gpus() -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
-from hpo.config import TrialConfig
+from hpo.config import CnnConfig, MlpConfig, NumpyCnnConfig, TrialConfig
+from hpo.models.stages import flattened, stages
+from hpo.training.lone import SCORED_ROWS
 from hpo.training.population import EVALUATION_ROWS
 
 __all__ = ["Limits", "limits", "member_bytes"]
@@ -17,6 +21,8 @@ _PER_PARAMETER = (
     5  # value, gradient, two of the optimizer's, and a passing copy at a re-arrangement
 )
 _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a batch
+_PER_PIXEL = 6  # of what a convolution gives: itself, normal, active, pooled, and two gradients
+_SCORED_PER_PIXEL = 3
 _SCORED_PER_UNIT = 1  # its value for each row that is scored at once
 _CPU_LIMIT = 768 * 2**20
 _CUDA_SHARE = 0.6
@@ -57,15 +63,50 @@ def limits(device: torch.device, population: int | None = None) -> Limits:
     return Limits(population, _CPU_LIMIT)
 
 
-def member_bytes(config: TrialConfig, features: int, classes: int) -> int:
+def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int:
     """An upper estimate of what one member holds while it trains or is scored, in bytes.
 
     The rows themselves, which all members read, are not in it.
+
+    Args:
+        shape: of an image, `(channels, height, width)`.
     """
-    sizes = [features, *config.model.widths, classes]
+    model, batch = config.model, config.batch_size
+    if not isinstance(model, MlpConfig):
+        return _convolutional(config, model, shape, classes)
+    sizes = [math.prod(shape), *model.widths, classes]
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
-    units = sum(config.model.widths) + 4 * classes
-    if config.model.prepares_input:
-        parameters, units = parameters + 2 * features, units + features
-    rows = _PER_UNIT * config.batch_size + _SCORED_PER_UNIT * EVALUATION_ROWS
-    return _NUMBER * (_PER_PARAMETER * parameters + rows * units)
+    units = sum(model.widths) + 4 * classes
+    if model.prepares_input:
+        parameters, units = parameters + 2 * sizes[0], units + sizes[0]
+    rows = _PER_UNIT * batch + _SCORED_PER_UNIT * EVALUATION_ROWS
+    return _NUMBER * (_per_parameter(config) * parameters + rows * units)
+
+
+def _convolutional(
+    config: TrialConfig,
+    model: CnnConfig | NumpyCnnConfig,
+    shape: Sequence[int],
+    classes: int,
+) -> int:
+    """Both families keep every stage's values for the way back; NumPy keeps the windows too."""
+    found = stages(model, shape)
+    sizes = [flattened(found), *([model.hidden] if model.hidden else []), classes]
+    parameters = sum(stage.weights + 4 * stage.outputs for stage in found)
+    parameters += sum(below * width + 4 * width for below, width in pairwise(sizes))
+    images = [stage.outputs * stage.pixels for stage in found]
+    head = sum(sizes) + 3 * classes
+    units = _PER_PIXEL * sum(images) + _PER_UNIT * head
+    scored = EVALUATION_ROWS * 4 * classes
+    if isinstance(model, CnnConfig):
+        scored += _SCORED_PER_PIXEL * SCORED_ROWS * max(images)
+    else:  # scores as many rows at once as it trains on
+        columns = [stage.inputs * stage.kernel**2 * stage.pixels for stage in found]
+        units += sum(columns) + 2 * max(columns)
+    rows = config.batch_size * units + scored
+    return _NUMBER * (_per_parameter(config) * parameters + rows)
+
+
+def _per_parameter(config: TrialConfig) -> int:
+    """With the sum of all gradients, where they are never reset."""
+    return _PER_PARAMETER + (not config.gradient_reset)

@@ -73,7 +73,13 @@ class Member:
         member.snapshot = snapshot
         for network, own in zip(member.networks, snapshot.networks, strict=True):
             network.loss, network.snapshot = own.facts["loss"], own
+            network.gradient_norms = list(own.facts["gradient_norms"])
         return member
+
+    @property
+    def trouble(self) -> str:
+        """Why its loss is not finite any more, where one of its networks can tell."""
+        return next((network.trouble for network in self.networks if network.trouble), "")
 
     def reads(self, stream: int) -> None:
         """Say which of its population's streams it reads; the first of them, with folds."""

@@ -16,8 +16,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from hpo.models.mlp import initial_state
-from hpo.training.block import Block, cost
+from hpo.models.tensors import first_tensors, sizes_for
+from hpo.training.blocks import Block, cost, lay_out
+from hpo.training.diagnostics import mean_norms
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
 from hpo.training.losses import NO_ROW
@@ -103,7 +104,7 @@ class Population:
             self._masks = {network: self._masks[network] for network in networks}
 
     def state(self, member: Member) -> dict[str, Tensor]:
-        """Copies of the tensors of a member without folds, by the names of `Mlp.state_dict()`."""
+        """Copies of the tensors of a member without folds, by the names of its module."""
         (network,) = member.networks
         return self._state(network)
 
@@ -125,6 +126,7 @@ class Population:
                     network.optimizer,
                     self._state(network),
                     self._masks[network].generator.get_state(),
+                    network.gradient_norms,
                 )
                 for network in member.networks
             ],
@@ -132,8 +134,8 @@ class Population:
 
     def shares(self) -> list[float]:
         """Each member's part of the work; they add up to one."""
-        inputs, outputs = self.task.examples.features, self.task.classes
-        costs = [cost(m.config, inputs, outputs) * m.folds for m in self.members]
+        shape, outputs = self.task.shape, self.task.classes
+        costs = [cost(m.config, shape, outputs) * m.folds for m in self.members]
         return [cost / sum(costs) for cost in costs]
 
     def train_epoch(self, stopping: Callable[[], bool] = lambda: False) -> Tensor:
@@ -151,6 +153,8 @@ class Population:
         assert self._block is not None
         block = self._block
         self._between_batches = False
+        if self.batch == 0:
+            block.begin_epoch()
         for batch, (features, labels) in enumerate(self._batches()):
             if stopping():
                 self._pause(max(batch, self.batch))
@@ -227,9 +231,12 @@ class Population:
                 accuracies=list(islice(accuracies, member.folds)),
                 seconds=member.seconds,
                 metric=member.metric,
+                gradient_norms=mean_norms([n.gradient_norms for n in member.networks]),
             )
             member.history.add(record)
             member.seconds = 0.0
+            for network in member.networks:
+                network.gradient_norms = []
             records.append(record)
         self._between_batches = True
         return records
@@ -240,6 +247,8 @@ class Population:
         self.batch = batch
         for network, loss in zip(self._block.networks, self._block.losses.tolist(), strict=True):
             network.loss = loss
+        for network, norms in self._block.gradient_norms().items():
+            network.gradient_norms = norms
         self._between_batches = True
 
     def _state(self, network: Network) -> dict[str, Tensor]:
@@ -296,7 +305,7 @@ class Population:
         self._block, self.members, self._places = None, [], _NOWHERE
         if not members:
             return
-        self._block = Block(
+        self._block = lay_out(
             members,
             self._masks,
             self.task,
@@ -314,18 +323,17 @@ class Population:
     def _stream_of(self, snapshot: Snapshot) -> int:
         """Which of the streams a snapshot's member reads; the snapshot must be of this place."""
         task, place = self.task, (snapshot.epoch, snapshot.batch)
-        shape = (task.examples.features, task.classes, task.dtype)
+        sizes = sizes_for(snapshot.config.model, task.shape, task.classes)
         assert place == (self.epoch, self.batch), f"taken at {place}"
         for network in snapshot.networks:
-            assert network.shape == shape, f"taken of {network.shape}"
+            assert network.shape == (sizes, task.dtype), f"taken of {network.shape}"
         return [stream.number for stream in self.streams].index(snapshot.stream)
 
     def _first_state(self, network: Network) -> dict[str, Tensor]:
         if network.snapshot is not None:
             return network.snapshot.model_state()
-        generator = torch.Generator().manual_seed(derive_seed(network.seed, _INITIALIZATION))
-        features = self.task.examples.features
-        return initial_state(network.config.model, features, self.task.classes, generator)
+        seed = derive_seed(network.seed, _INITIALIZATION)
+        return first_tensors(network.config.model, self.task.shape, self.task.classes, seed)
 
     def _new_masks(self, network: Network) -> DropoutMasks:
         generator = torch.Generator(self.task.examples.device)

@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
+from hpo.config import MlpConfig, ModelConfig, OptimizerConfig, TrialConfig
 from hpo.models.activations import ACTIVATIONS
-from hpo.models.layout import Layout
+from hpo.models.tensors import sizes_of, tensor_shapes
+from hpo.training.diagnostics import GRADIENT_NORMS
 from hpo.training.history import DIRECTIONS, EpochRecord
-from hpo.training.optimizers import OPTIMIZERS, Optimizer, build_optimizer
+from hpo.training.optimizers import Optimizer, optimizer_of
 
 __all__ = ["NetworkSnapshot", "Snapshot"]
 
 _DROPOUT = "dropout"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
+# What reading facts and tensors raises that are not a snapshot's.
+_FOREIGN = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +30,8 @@ class NetworkSnapshot:
 
     Attributes:
         config: its member's.
-        facts: JSON-ready: `loss` of the unfinished epoch, summed over its batches; and of the
-            optimizer `steps` and `scalars`.
+        facts: JSON-ready: `loss` and `gradient_norms` of the unfinished epoch, summed over its
+            batches; and of the optimizer `steps` and `scalars`.
         tensors: on the CPU: `model.NAME`, `optimizer.STATE.NAME` and `dropout`, the state of the
             generator.
     """
@@ -45,11 +48,12 @@ class NetworkSnapshot:
         optimizer: Optimizer,
         model: Mapping[str, Tensor],
         dropout: Tensor,
+        gradient_norms: Sequence[float] = (),
     ) -> NetworkSnapshot:
         """What a network is now; what is trained afterwards does not change it.
 
         Args:
-            model: by the names of `Mlp.state_dict()`, parameters first; they become its own.
+            model: by the names of its module, parameters first; they become its own.
             optimizer: its state, in the order of the parameters, is copied.
             dropout: the state of the generator of the network's masks.
         """
@@ -57,10 +61,11 @@ class NetworkSnapshot:
         for state, values in optimizer.state.items():
             # Running statistics come after the parameters, and the optimizer knows none.
             for name, tensor in zip(model, values, strict=False):
-                tensors[f"{_OPTIMIZER}{state}.{name}"] = tensor.to("cpu", copy=True)
+                tensors[f"{_OPTIMIZER}{state}.{name}"] = tensor.to("cpu", copy=True).contiguous()
         tensors[_DROPOUT] = dropout
         facts = {
             "loss": loss,
+            "gradient_norms": list(gradient_norms),
             "optimizer": {"steps": optimizer.steps, "scalars": dict(optimizer.scalars)},
         }
         return cls(config, facts, tensors)
@@ -71,11 +76,11 @@ class NetworkSnapshot:
         return int(self.facts["optimizer"]["steps"])
 
     @property
-    def shape(self) -> tuple[int, int, torch.dtype]:
-        """Features of a row, classes, and the dtype of the parameters."""
-        layer = "layers.0.linear" if self.config.model.widths else "output"
-        bias = self.tensors[f"{_MODEL}output.bias"]
-        return self.tensors[f"{_MODEL}{layer}.weight"].shape[1], bias.shape[0], bias.dtype
+    def shape(self) -> tuple[tuple[int, ...], torch.dtype]:
+        """What ties it to its data, as `models.tensors.sizes_for`, and the parameters' dtype."""
+        state = self.model_state()
+        sizes = sizes_of(self.config.model, state)
+        return sizes, next(iter(state.values())).dtype
 
     @property
     def dropout(self) -> Tensor:
@@ -83,7 +88,7 @@ class NetworkSnapshot:
         return self.tensors[_DROPOUT]
 
     def model_state(self) -> dict[str, Tensor]:
-        """Parameters and running statistics, by the names of `Mlp.state_dict()`."""
+        """Parameters and running statistics, by the names of its module."""
         return {
             name.removeprefix(_MODEL): tensor
             for name, tensor in self.tensors.items()
@@ -99,20 +104,16 @@ class NetworkSnapshot:
                 self.tensors[f"{_OPTIMIZER}{state}.{name}"].to(device, copy=True)
                 for name in parameters
             ]
-            for state in OPTIMIZERS[self.config.optimizer.name].state_names
+            for state in optimizer_of(self.config).state_names
         }
 
     def has_tensors(self) -> bool:
         """Whether they are those of a network of this config."""
-        config, (inputs, outputs, dtype) = self.config, self.shape
-        layout = Layout([config.model], inputs, outputs, [0])
-        parameters = layout.parameters[0]
-        spans = {**parameters, **layout.statistics[0]}
-        shapes = {_MODEL + name: span.shape for name, span in spans.items()}
-        for state in OPTIMIZERS[config.optimizer.name].state_names:
-            shapes |= {
-                f"{_OPTIMIZER}{state}.{name}": span.shape for name, span in parameters.items()
-            }
+        config, (sizes, dtype) = self.config, self.shape
+        parameters, statistics = tensor_shapes(config.model, sizes)
+        shapes = {_MODEL + name: shape for name, shape in {**parameters, **statistics}.items()}
+        for state in optimizer_of(config).state_names:
+            shapes |= {f"{_OPTIMIZER}{state}.{name}": shape for name, shape in parameters.items()}
         numbers = {name: tensor for name, tensor in self.tensors.items() if name != _DROPOUT}
         return (
             {name: tuple(tensor.shape) for name, tensor in numbers.items()} == shapes
@@ -197,17 +198,19 @@ class Snapshot:
         """
         try:
             whole = self._has_facts() and all(one.has_tensors() for one in self.networks)
-        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        except _FOREIGN as error:
             raise ValueError(f"no snapshot: {type(error).__name__} {error}") from error
         if not whole:
             raise ValueError("no snapshot: its parts do not fit each other")
 
     def _has_facts(self) -> bool:
         facts, config = self.facts, self.config
-        example = _example()
-        example["networks"][0]["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
+        example = _example(config.model)
+        example["networks"][0]["optimizer"]["scalars"] = optimizer_of(config).scalars
         if len(facts["networks"]) > 1:
             example["history"][0]["folds"] = [0.0]
+        if GRADIENT_NORMS in config.diagnostics:
+            example["history"][0]["gradient_norms"] = [0.0]
         for name in ("patience", "stopping_metric"):
             if getattr(config, name) is None:
                 example["config"][name] = None
@@ -222,20 +225,29 @@ class Snapshot:
             and facts["metric"] in DIRECTIONS
             and config.stopping_metric in (None, *DIRECTIONS)
             and min(counts) >= 0
-            and min(config.model.widths, default=1) >= 1
+            and _has_size(config.model)
             and len(facts["networks"]) >= 1
             and epochs == list(range(1, len(epochs) + 1))
             and len(epochs) <= self.epochs_done
         )
 
 
-def _example() -> dict[str, Any]:
-    """Facts of the right kind."""
+def _has_size(config: ModelConfig) -> bool:
+    """Whether there can be such a network; of others even the shapes cannot be found."""
+    if isinstance(config, MlpConfig):
+        return min(config.widths, default=1) >= 1
+    return min(*config.channels, config.kernel, config.pool) >= 1 and config.hidden >= 0
+
+
+def _example(like: ModelConfig) -> dict[str, Any]:
+    """Facts of the right kind, of a network of that family."""
+    model = MlpConfig(widths=(1,)) if isinstance(like, MlpConfig) else type(like)(channels=(1,))
     config = TrialConfig(
-        model=MlpConfig(widths=(1,)),
+        model=model,
         optimizer=OptimizerConfig(name="", lr=0.0),
         patience=1,
         stopping_metric="",
+        diagnostics=("",),
     )
     return {
         "config": config.to_dict(),
@@ -247,7 +259,9 @@ def _example() -> dict[str, Any]:
         "batch": 0,
         "seconds": 0.0,
         "history": [EpochRecord(1, 0.0, 0.0, 0.0, 0.0).to_dict()],
-        "networks": [{"loss": 0.0, "optimizer": {"steps": 0, "scalars": {}}}],
+        "networks": [
+            {"loss": 0.0, "gradient_norms": [0.0], "optimizer": {"steps": 0, "scalars": {}}}
+        ],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,16 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpo.config import MlpConfig, NumpyCnnConfig
 from hpo.data import describe, load_train, split
 from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
-from hpo.data.suitability import unsuitable
 from hpo.data.tensors import ImageTensors, Normalization
 from hpo.definition import StudyDefinition, largest
+from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import MlpSection
 from hpo.definition.problems import render
 from hpo.errors import DefinitionError, UsageError
-from hpo.training.devices import pick_device, pick_precision, use_threads
+from hpo.models.stages import image_shape, largest_stages
+from hpo.models.suitability import unsuitable
+from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
 from hpo.training.streams import Stream
 
 __all__ = ["Fold", "Split", "Task", "check", "prepare"]
@@ -46,6 +50,11 @@ class Task:
     augmentations: Sequence[Augmentation] = ()
     precision: torch.dtype = torch.float32
     dtype: torch.dtype = torch.float32
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, `(channels, height, width)`."""
+        return image_shape(self.examples.images.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -105,15 +114,16 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
 
     Raises:
         DataError: the dataset cannot be had.
-        UsageError: it is unknown or has no images to augment, or the split, the device or a batch
-            size cannot be served.
+        UsageError: it is unknown or has no images for what is asked of it, or the split, the
+            device or a batch size cannot be served.
 
-    Torch's threads are set to what work of this size can use.
+    Torch's threads, and NumPy's where it trains, are set to what work of this size can use.
     """
-    _check_augmentations(definition)
-    device = pick_device(definition.training.device)
+    _check_dataset(definition)
+    device = _device(definition)
     dataset = definition.dataset
     rows = load_train(dataset.name)
+    shape = image_shape(rows.images.shape[1:])
     parts = [
         (torch.from_numpy(training), torch.from_numpy(validation))
         for training, validation in _divide(definition, len(rows))
@@ -122,7 +132,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     if with_validation_rows:
         parts = [(torch.cat(parts[0]), parts[0][1])]
     examples = ImageTensors(rows, device)
-    use_threads(_work(definition, examples.features))
+    _use_threads(definition, shape)
     folds = tuple(Fold(*part, examples.normalization(part[0])) for part in parts)
     task = Task(
         examples=examples,
@@ -131,7 +141,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
         augmentations=build_augmentations(
             [(step.name, step.settings.model_dump()) for step in dataset.augment]
         ),
-        precision=pick_precision(definition.training.precision, device),
+        precision=_precision(definition, device),
     )
     return Split(task, folds)
 
@@ -141,10 +151,10 @@ def check(definition: StudyDefinition) -> None:
 
     Raises:
         DataError: the package that brings the dataset is broken.
-        UsageError: the dataset is unknown or has no images to augment, or the split or a batch
-            size cannot be served.
+        UsageError: the dataset is unknown or has no images for what is asked of it, or the split
+            or a batch size cannot be served.
     """
-    _check_augmentations(definition)
+    _check_dataset(definition)
     parts = _divide(definition, describe(definition.dataset.name).n_train)
     _check_batch_size(definition, min(len(training) for training, _ in parts))
 
@@ -158,22 +168,63 @@ def _divide(definition: StudyDefinition, rows: int) -> list[tuple[_Rows, _Rows]]
     return [split(rows, dataset.validation, seed)]
 
 
-def _work(definition: StudyDefinition, features: int) -> int:
-    """Multiplications in the first layer of the largest network that the study can draw."""
-    networks = definition.model.options.values()
-    widest = max(network.widest for network in networks if isinstance(network, MlpSection))
-    return features * widest * largest(definition.training.batch_size)
+def _device(definition: StudyDefinition) -> torch.device:
+    """Where the rows lie; networks in NumPy train on the CPU, whatever device the study names."""
+    if _families(definition) == {NumpyCnnConfig.family}:
+        return torch.device("cpu")
+    return pick_device(definition.training.device)
 
 
-def _check_augmentations(definition: StudyDefinition) -> None:
-    """Refuse them where there are no images, for a study that comes from no file."""
+def _precision(definition: StudyDefinition, device: torch.device) -> torch.dtype:
+    """That of the batches too, which networks in NumPy read in float32.
+
+    On a CPU with matrix units a step of a convolutional network in bfloat16 took 0.9 to 1.5 times
+    as long as one in float32, so `auto` looks at products where there are perceptrons.
+    """
+    families, name = _families(definition), definition.training.precision
+    alone = MlpConfig.family not in families and device.type == "cpu" and name == "auto"
+    if NumpyCnnConfig.family in families or alone:
+        return torch.float32
+    return pick_precision(name, device)
+
+
+def _use_threads(definition: StudyDefinition, shape: tuple[int, int, int]) -> None:
+    use_threads(_work(definition, shape))
+    if NumpyCnnConfig.family in _families(definition):
+        use_threads_in_numpy()
+
+
+def _work(definition: StudyDefinition, shape: tuple[int, int, int]) -> int:
+    """Multiplications in the largest product of a step, of any network that the study can draw.
+
+    Of a perceptron that of the first layer is looked at.
+    """
+    most = 0
+    for run in definition.runs:
+        rows = largest(run.training.batch_size)
+        for network in run.model.options.values():
+            if isinstance(network, MlpSection):
+                most = max(most, math.prod(shape) * network.widest * rows)
+            if isinstance(network, ConvolutionalSection):
+                found = largest_stages(network, shape)
+                most = max(most, *(stage.weights * stage.pixels * rows for stage in found))
+    return most
+
+
+def _families(definition: StudyDefinition) -> set[str]:
+    """Of networks, that the study may draw or its variations have."""
+    return {name for run in definition.runs for name in run.model.options}
+
+
+def _check_dataset(definition: StudyDefinition) -> None:
+    """Refuse what it cannot serve, for a study that comes from no file."""
     if problems := unsuitable(definition):
         raise DefinitionError(render(problems, {}, f"study {definition.name}"))
 
 
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
     """Refuse a study that could draw a batch larger than its training rows."""
-    batch = largest(definition.training.batch_size)
+    batch = max(largest(run.training.batch_size) for run in definition.runs)
     if batch > rows:
         message = (
             f"training.batch_size: a batch of {batch} is larger than the {rows} training rows "

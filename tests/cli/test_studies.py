@@ -101,6 +101,31 @@ def test_validate_counts_a_finite_space(run: Run) -> None:
     )
 
 
+def test_validate_looks_at_the_size_of_the_images(run: Run) -> None:
+    text = (
+        "dataset: {name: digits}\n"
+        "model: {numpy_cnn: {stages: {int: [1, 4]}, channels: 8}}\n"
+        "optimizer: {adam: {lr: 0.01}}\n"
+        "training: {batch_size: 64, epochs: 1}\n"
+    )
+    Path("deep.yaml").write_text(text)
+    done = run("studies", "validate", "deep.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "hpo: deep.yaml:2: model.numpy_cnn: stage 3 reads images of 2x2, smaller than its "
+        "kernel of 3x3, as digits has images of 8x8; take fewer stages, smaller kernels or "
+        "smaller windows of pooling\n"
+    )
+    for command in (("optimize", "--dry-run"), ("submit",)):
+        done = run(command[0], "--study", "deep.yaml", *command[1:])
+        assert done.code == 2
+        assert "stage 3 reads images of 2x2" in done.err
+    Path("deep.yaml").write_text(text.replace("[1, 4]", "[1, 2]"))
+    assert run("studies", "validate", "deep.yaml").out == (
+        "deep.yaml: valid, 1 parameters, 2 combinations\n"
+    )
+
+
 def test_validate_names_every_problem_of_every_file(run: Run, own: Path) -> None:
     bad = Path("bad.yaml")
     bad.write_text(own.read_text().replace("[0.0, 0.5]", "[0.0, 1.2]").replace("epochs", "epoch"))

@@ -34,8 +34,8 @@ RMSPROP = "optimizer={rmsprop: {lr: 0.1, "
         ("dataset.augment=[{color_jitter: {contrast: -0.1}}]", "-0.1 is below 0"),
         ("dataset.augment=[{rotation: {degrees: {float: [1, 2]}}}]", "not a number"),
         # model
-        ("model={}", "give at least one family of networks: mlp"),
-        ("model={cnn: {}}", "unknown key; there are mlp"),
+        ("model={}", "give at least one family of networks: mlp, cnn, numpy_cnn"),
+        ("model={rnn: {}}", "unknown key; did you mean `cnn`?"),
         ("model=mlp", "'mlp' stands where a mapping is wanted"),
         ("model={mlp: {width: 3}}", "`layers` missing; give `layers` and `width`, or `widths`"),
         ("model={mlp: {}}", "`layers` and `width` missing"),
@@ -183,6 +183,75 @@ def test_leaves(load: Load, override: str, leaf: object) -> None:
     assert type(found) is type(leaf)
     if isinstance(leaf, Choice) and isinstance(found, Choice):
         assert [type(value) for value in found.choices] == [type(value) for value in leaf.choices]
+
+
+CNN = "model={cnn: {stages: 2, channels: 8, "
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model={cnn: {stages: 2}}", "model.cnn.channels: this key is missing"),
+        ("model={cnn: {channels: 2}}", "model.cnn.stages: this key is missing"),
+        ("model={cnn: {stages: 0, channels: 8}}", "0 is below 1; a network has 1 to 16 conv"),
+        (CNN + "channel: 3}}", "unknown key; did you mean `channels`?"),
+        (CNN + "widths: [3]}}", "unknown key; there are stages, channels, kernel, pool"),
+        (CNN + "kernel: 33}}", "33 is above 31; a kernel is 1 to 31 pixels wide"),
+        (CNN + "kernel: 4}}", "model.cnn.kernel: a kernel of 4 is even; odd ones keep the size"),
+        (CNN + "kernel: {int: [3, 5]}}}", "a kernel of 4 is even"),
+        (CNN + "kernel: {choice: [3, 6]}}}", "a kernel of 6 is even"),
+        (CNN + "pool: 0}}", "0 is below 1; a window of pooling is 1 to 16 pixels wide"),
+        (CNN + "hidden: -1}}", "-1 is below 0; the head has 0 to 65536 hidden units"),
+        (CNN + "dropout: 1}}", "1.0 is not below 1; a dropout is a probability"),
+        (CNN + "activation: sigmoid}}", "'sigmoid' is not an activation"),
+    ],
+)
+def test_every_rule_of_a_convolutional_family(
+    problems: Problems, override: str, sentence: str
+) -> None:
+    (found,) = problems(None, override)
+    assert sentence in found
+    assert "\n" not in found
+
+
+NUMPY = """\
+dataset: {name: digits}
+model: {numpy_cnn: {stages: 2, channels: 8, kernel: {int: [1, 5], step: 2}}}
+optimizer:
+  sgd: {lr: 0.1, momentum: 0.9}
+  adam: {lr: 0.001, epsilon: 1.0e-6}
+schedule: {cosine: {warmup: 0.1}, step: {every: 2}}
+training: {batch_size: 32, epochs: 3, label_smoothing: 0.1, precision: auto}
+"""
+
+
+def test_what_networks_in_numpy_have(load: Load) -> None:
+    section = load(NUMPY).model.numpy_cnn
+    assert section is not None
+    assert (section.kernel, section.hidden) == (IntRange(1, 5, step=2), 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("  adam:", "  adamw:", "5: optimizer.adamw: numpy_cnn has no adamw; there are sgd and"),
+        ("  adam:", "  nadam:", "5: optimizer.nadam: numpy_cnn has no nadam"),
+        ("epsilon: 1.0e-6", "weight_decay: 0.1", "5: optimizer.adam.weight_decay: numpy_cnn has"),
+        ("momentum: 0.9", "momentum: 0.9, nesterov: true", "4: optimizer.sgd.nesterov: numpy_cnn"),
+        (
+            "momentum: 0.9",
+            "weight_decay: {float: [0.0, 0.1]}",
+            "4: optimizer.sgd.weight_decay: numpy_cnn has no weight_decay; leave it out",
+        ),
+        ("auto", "bfloat16", "7: training.precision: numpy_cnn calculates in float32"),
+        ("channels: 8,", "channels: 8, dropout: 0.1,", "2: model.numpy_cnn.dropout: unknown key"),
+    ],
+)
+def test_what_networks_in_numpy_do_not_have(
+    problems: Problems, old: str, new: str, sentence: str
+) -> None:
+    (found,) = problems(NUMPY.replace(old, new))
+    assert sentence in found
 
 
 def test_nesterov_with_a_momentum_that_stays_above_zero(load: Load) -> None:

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.trial import TrialState
 
 from hpo import space
-from hpo.config import TrialConfig
+from hpo.config import MlpConfig, TrialConfig
 from hpo.definition import StudyDefinition, load_definition
 from hpo.errors import UsageError
 from hpo.search import records
@@ -102,6 +102,7 @@ def search(
             trial = start_trial(study, slot, sampler_of(definition))
             running.append((trial, space.draw(definition, trial)))
         for trial, config in running:
+            assert isinstance(config.model, MlpConfig)
             value = 1.0 / (1.0 + abs(config.optimizer.lr - 0.05)) + config.model.widths[0] / 1e3
             trial.report(value, 1)
             pruned = trial.number % 3 == 2
@@ -373,6 +374,7 @@ def take_over(storage: Storage, other: Storage, definition: StudyDefinition) -> 
     assert again._trial_id == frozen._trial_id
     new = resume_trial(mine, frozen._trial_id, sampler_of(stored))
     config = space.draw(stored, new)
+    assert isinstance(config.model, MlpConfig)
     assert len(config.model.widths) == layers
     new.report(0.6, 2)
     mine.tell(new, 0.6)

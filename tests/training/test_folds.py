@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
+from hpo.config import CnnConfig, MlpConfig, NumpyCnnConfig, OptimizerConfig, TrialConfig
 from hpo.data import folds
 from hpo.training.population import Member, Population, Stopped
 from hpo.training.snapshot import Snapshot
@@ -41,8 +42,12 @@ def config(*widths: int, batch_norm: bool = True, metric_lr: float = 3e-3) -> Tr
 
 
 def members() -> list[Member]:
-    configs = [config(12, 9), config(7, batch_norm=False), config(20)]
-    metrics = ["accuracy", "loss", "accuracy"]
+    cnn = CnnConfig(channels=(4, 3), hidden=6, batch_norm=True, dropout=0.2)
+    configs = [
+        *(config(12, 9), config(7, batch_norm=False), config(20)),
+        *(replace(config(), model=model) for model in (cnn, NumpyCnnConfig(channels=(4,)))),
+    ]
+    metrics = ["accuracy", "loss", "accuracy", "loss", "accuracy"]
     return [
         Member(key, own, seed=key, metric=metric, folds=COUNT)
         for key, (own, metric) in enumerate(zip(configs, metrics, strict=True))

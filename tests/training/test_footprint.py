@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
@@ -22,7 +23,7 @@ from hpo.training.population import EVALUATION_ROWS, Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
 
-FEATURES, CLASSES = 784, 10
+SHAPE, CLASSES = (1, 28, 28), 10
 CASES = [
     ((64, 64), 64, True, "adam"),
     ((256, 256), 128, True, "nadam"),
@@ -90,7 +91,7 @@ def test_what_is_held_between_epochs_is_within_a_factor(
     population.train_epoch()
     shared = held(task, population.streams)
     real = held(population, members) - shared
-    claimed = 4 * member_bytes(own, FEATURES, CLASSES)
+    claimed = 4 * member_bytes(own, SHAPE, CLASSES)
     assert claimed / 6 < real < claimed
 
 
@@ -120,8 +121,8 @@ def test_at_its_peak_a_population_holds_no_more_than_is_claimed(
     )
     peak = max(accumulate(change for _, change in changes))
     # The rows of a scoring pass: bytes, then floats, once more while they are converted.
-    shared = EVALUATION_ROWS * FEATURES * (1 + 4 + 4)
-    claimed = 4 * member_bytes(own, FEATURES, CLASSES)
+    shared = EVALUATION_ROWS * math.prod(SHAPE) * (1 + 4 + 4)
+    claimed = 4 * member_bytes(own, SHAPE, CLASSES)
     assert claimed / 4 < peak < claimed + shared
 
 
@@ -132,7 +133,7 @@ def test_a_member_that_left_holds_nothing_of_its_population(task: Task) -> None:
     population.add(members)
     population.train_epoch()
     population.keep(members[:9])
-    parameters = FEATURES * 64 + 2 * 64 + 64 * CLASSES + CLASSES
+    parameters = math.prod(SHAPE) * 64 + 2 * 64 + 64 * CLASSES + CLASSES
     assert held(members[9]) <= 4 * 2 * parameters  # the two moments of Adam
     population.keep([])
     assert held(population) <= held(task, population.streams)
@@ -153,15 +154,17 @@ def test_more_of_anything_takes_more(
     widths: list[int], batch: int, features: int, classes: int, more: int, place: int
 ) -> None:
     own = config(tuple(widths), batch, batch_norm=True, name="adam")
-    size = member_bytes(own, features, classes)
-    assert member_bytes(own, features + more, classes) > size
-    assert member_bytes(own, features, classes + more) > size
-    assert member_bytes(replace(own, batch_size=batch + more), features, classes) > size
+    shape = (1, 1, features)
+    size = member_bytes(own, shape, classes)
+    assert member_bytes(own, (1, 1, features + more), classes) > size
+    assert member_bytes(own, shape, classes + more) > size
+    assert member_bytes(replace(own, batch_size=batch + more), shape, classes) > size
     if widths:
         wider = list(widths)
         wider[place % len(widths)] += more
+        assert isinstance(own.model, MlpConfig)
         model = replace(own.model, widths=tuple(wider))
-        assert member_bytes(replace(own, model=model), features, classes) > size
+        assert member_bytes(replace(own, model=model), shape, classes) > size
 
 
 def test_a_cpu_worker_has_room_beside_torch_itself() -> None:
@@ -177,7 +180,7 @@ def test_auto_takes_many_small_networks_and_few_large_ones() -> None:
     """By what was measured (`benchmarks/RESULTS.md`): large ones fill a CPU by themselves."""
     chosen = limits(torch.device("cpu"))
     small, large = (
-        member_bytes(config((width, width), 128, batch_norm=True, name="adam"), 784, 10)
+        member_bytes(config((width, width), 128, batch_norm=True, name="adam"), SHAPE, CLASSES)
         for width in (64, 1024)
     )
     assert chosen.memory // small >= chosen.members

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hpo.config import MlpConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from hpo.models.activations import ACTIVATIONS
-from hpo.models.mlp import Mlp
+from hpo.models.alone import build_module
 from hpo.training.optimizers import OPTIMIZERS
 from hpo.training.population import Member, Population, Stopped
 from hpo.training.schedules import rate_factor
@@ -52,6 +52,7 @@ def config(
 
 def prepared(own: TrialConfig) -> TrialConfig:
     """One that normalises its inputs and drops some of them."""
+    assert isinstance(own.model, MlpConfig)
     return replace(own, model=replace(own.model, input_batch_norm=True, input_dropout=0.3))
 
 
@@ -368,7 +369,7 @@ def test_two_epochs_are_those_of_a_plain_torch_loop(
     member = Member(0, own, seed=5)
     population = bench.population()
     population.add([member, *company(10)])
-    module = Mlp(own.model, 64, 10).double()
+    module = build_module(own.model, (1, 8, 8), 10).double()
     module.load_state_dict(population.state(member), strict=False)
     bench.train(population, 2)
 

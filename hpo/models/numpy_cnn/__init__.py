@@ -2,10 +2,11 @@
 
 Start with `layer` (what every layer does), then `linear`, `activations`, `loss` and `network`
 (which is all of back-propagation), then `windows`, `conv` and `pool`; `arrays` says how values
-lie. torch is not needed to use it.
+lie. `build` makes one of a study's configs. torch is not needed to use it.
 """
 
 from hpo.models.numpy_cnn.activations import ACTIVATIONS
+from hpo.models.numpy_cnn.build import build_network
 from hpo.models.numpy_cnn.conv import Conv2d
 from hpo.models.numpy_cnn.flatten import Flatten
 from hpo.models.numpy_cnn.initializers import INITIALIZERS
@@ -29,5 +30,6 @@ __all__ = [
     "MaxPool2d",
     "Network",
     "Optimizer",
+    "build_network",
     "softmax_cross_entropy",
 ]

@@ -106,7 +106,11 @@ class Network:
     # --- training
 
     def train_step(
-        self, images: NDArray[Any], labels: NDArray[np.integer[Any]], optimizer: Optimizer
+        self,
+        images: NDArray[Any],
+        labels: NDArray[np.integer[Any]],
+        optimizer: Optimizer,
+        smoothing: float = 0.0,
     ) -> float:
         """Let all weights follow the gradient of one batch.
 
@@ -114,6 +118,7 @@ class Network:
             images: `[batch, *input_shape]`.
             labels: `[batch]`, from 0 to classes - 1.
             optimizer: the same one in every step.
+            smoothing: of the labels, as in `softmax_cross_entropy`.
 
         Returns:
             The batch's loss in nats, from before the step.
@@ -123,7 +128,7 @@ class Network:
             Diverged: the loss is not a finite number.
         """
         with np.errstate(**_SILENT):
-            loss = self.gradients(images, labels)
+            loss = self.gradients(images, labels, smoothing)
             if not math.isfinite(loss):
                 raise Diverged(self._why(loss, optimizer))
             self._last_loss = loss
@@ -132,14 +137,16 @@ class Network:
                 layer.update(optimizer)
         return loss
 
-    def gradients(self, images: NDArray[Any], labels: NDArray[np.integer[Any]]) -> float:
+    def gradients(
+        self, images: NDArray[Any], labels: NDArray[np.integer[Any]], smoothing: float = 0.0
+    ) -> float:
         """Put the gradient of a batch's loss into every layer, and leave the weights alone.
 
         Arguments, result and errors are those of `train_step`, but for `Diverged`.
         """
         self._check_images(images)
         self._check_labels(labels, len(images))
-        loss, gradient = softmax_cross_entropy(self._forward(images), labels)
+        loss, gradient = softmax_cross_entropy(self._forward(images), labels, smoothing)
         for layer in reversed(self.layers):
             delta = layer.activation_gradient(gradient)
             layer.weight_gradient(delta)

@@ -109,6 +109,20 @@ def test_softmax_cross_entropy() -> None:
     assert gradient == pytest.approx(expected, abs=1e-9)
 
 
+def test_smoothed_labels() -> None:
+    """The target of label smoothing written out; all of it spread, the labels do not matter."""
+    random = np.random.default_rng(0)
+    logits = 3 * random.standard_normal((4, 5))
+    labels = np.array([0, 3, 3, 1, 2])
+    loss, gradient = softmax_cross_entropy(logits, labels, 0.2)
+    target = 0.8 * np.eye(4)[labels].T + 0.2 / 4
+    logarithms = np.log(np.exp(logits) / np.exp(logits).sum(axis=0))
+    assert loss == pytest.approx(-(target * logarithms).sum(axis=0).mean())
+    expected = numerical(lambda: softmax_cross_entropy(logits, labels, 0.2)[0], logits)
+    assert gradient == pytest.approx(expected, abs=1e-9)
+    assert softmax_cross_entropy(logits.astype(np.float32), labels, 0.2)[1].dtype == np.float32
+
+
 def test_large_logits_neither_overflow_nor_vanish() -> None:
     loss, gradient = softmax_cross_entropy(np.array([[1e4], [-1e4]]), np.array([1]))
     assert loss == 2e4
