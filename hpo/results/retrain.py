@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 import optuna
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpo.data import fetch, load_test
 from hpo.data.tensors import ImageTensors, Normalization
@@ -21,10 +20,9 @@ from hpo.results.finalists import Finalist, choose, score_again
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.lone import SCORED_ROWS
-from hpo.training.losses import score
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
+from hpo.training.scoring import score_network
 from hpo.training.streams import derive_seed
 from hpo.training.task import Split, prepare
 
@@ -211,20 +209,5 @@ def _test(
     test = ImageTensors(load_test(definition.dataset.name), examples.device)
     model = build_module(winner.config.model, task.shape, task.classes)
     model = model.to(examples.device).eval()
-    scores = [_score(model, state, test, task.normalization) for state in states]
+    scores = [score_network(model, state, test, task.normalization) for state in states]
     return {name: [values[name] for values in scores] for name in scores[0]}
-
-
-def _score(
-    model: nn.Module, state: dict[str, Tensor], test: ImageTensors, normalization: Normalization
-) -> dict[str, float]:
-    """Every metric of one network on the test rows."""
-    model.load_state_dict(state, strict=False)
-    losses = right = 0.0
-    with torch.inference_mode():
-        for features, labels in test.batches(
-            torch.arange(len(test)), normalization, torch.float32, SCORED_ROWS
-        ):
-            loss, correct = score(model(features).t()[None], labels)
-            losses, right = losses + loss.item(), right + correct.item()
-    return {"accuracy": right / len(test), "loss": losses / len(test)}

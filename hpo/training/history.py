@@ -24,6 +24,8 @@ class EpochRecord:
         loss: mean cross-entropy over the validation rows, in nats.
         accuracy: share of the validation rows classified rightly.
         seconds: the member's share of the time that its population trained.
+        gradient_norms: of each linear layer, as `diagnostics.GradientNorms` has them; empty where
+            the config does not ask for them.
         folds: with folds, of which the numbers above are the means: the study's metric of each.
     """
 
@@ -33,6 +35,7 @@ class EpochRecord:
     accuracy: float
     seconds: float
     folds: tuple[float, ...] = ()
+    gradient_norms: tuple[float, ...] = ()
 
     @classmethod
     def of(
@@ -44,6 +47,7 @@ class EpochRecord:
         accuracies: Sequence[float],
         seconds: float,
         metric: str,
+        gradient_norms: tuple[float, ...] = (),
     ) -> EpochRecord:
         """An epoch out of the scores of each fold; one fold alone is none."""
         folds = accuracies if metric == "accuracy" else losses
@@ -54,6 +58,7 @@ class EpochRecord:
             accuracy=fmean(accuracies),
             seconds=seconds,
             folds=tuple(folds) if len(folds) > 1 else (),
+            gradient_norms=gradient_norms,
         )
 
     @property
@@ -62,17 +67,18 @@ class EpochRecord:
         return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready data; `from_dict` gives it back."""
+        """As JSON-ready data, without lists that are empty; `from_dict` gives it back."""
         data = {name: getattr(self, name) for name in _NUMBERS}
-        return {**data, "folds": list(self.folds)} if self.folds else data
+        return data | {name: list(own) for name in _LISTS if (own := getattr(self, name))}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
         """Read what `to_dict` wrote."""
-        return cls(**{**data, "folds": tuple(data.get("folds", ()))})
+        return cls(**{**data, **{name: tuple(data.get(name, ())) for name in _LISTS}})
 
 
-_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name != "folds")
+_LISTS = ("folds", "gradient_norms")
+_NUMBERS = tuple(one.name for one in fields(EpochRecord) if one.name not in _LISTS)
 
 
 @dataclass

@@ -12,8 +12,9 @@ from torch import Tensor
 from hpo.config import MlpConfig, ModelConfig, OptimizerConfig, TrialConfig
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.tensors import sizes_of, tensor_shapes
+from hpo.training.diagnostics import GRADIENT_NORMS
 from hpo.training.history import DIRECTIONS, EpochRecord
-from hpo.training.optimizers import OPTIMIZERS, Optimizer, build_optimizer
+from hpo.training.optimizers import Optimizer, optimizer_of
 
 __all__ = ["NetworkSnapshot", "Snapshot"]
 
@@ -29,8 +30,8 @@ class NetworkSnapshot:
 
     Attributes:
         config: its member's.
-        facts: JSON-ready: `loss` of the unfinished epoch, summed over its batches; and of the
-            optimizer `steps` and `scalars`.
+        facts: JSON-ready: `loss` and `gradient_norms` of the unfinished epoch, summed over its
+            batches; and of the optimizer `steps` and `scalars`.
         tensors: on the CPU: `model.NAME`, `optimizer.STATE.NAME` and `dropout`, the state of the
             generator.
     """
@@ -47,6 +48,7 @@ class NetworkSnapshot:
         optimizer: Optimizer,
         model: Mapping[str, Tensor],
         dropout: Tensor,
+        gradient_norms: Sequence[float] = (),
     ) -> NetworkSnapshot:
         """What a network is now; what is trained afterwards does not change it.
 
@@ -63,6 +65,7 @@ class NetworkSnapshot:
         tensors[_DROPOUT] = dropout
         facts = {
             "loss": loss,
+            "gradient_norms": list(gradient_norms),
             "optimizer": {"steps": optimizer.steps, "scalars": dict(optimizer.scalars)},
         }
         return cls(config, facts, tensors)
@@ -101,7 +104,7 @@ class NetworkSnapshot:
                 self.tensors[f"{_OPTIMIZER}{state}.{name}"].to(device, copy=True)
                 for name in parameters
             ]
-            for state in OPTIMIZERS[self.config.optimizer.name].state_names
+            for state in optimizer_of(self.config).state_names
         }
 
     def has_tensors(self) -> bool:
@@ -109,7 +112,7 @@ class NetworkSnapshot:
         config, (sizes, dtype) = self.config, self.shape
         parameters, statistics = tensor_shapes(config.model, sizes)
         shapes = {_MODEL + name: shape for name, shape in {**parameters, **statistics}.items()}
-        for state in OPTIMIZERS[config.optimizer.name].state_names:
+        for state in optimizer_of(config).state_names:
             shapes |= {f"{_OPTIMIZER}{state}.{name}": shape for name, shape in parameters.items()}
         numbers = {name: tensor for name, tensor in self.tensors.items() if name != _DROPOUT}
         return (
@@ -203,9 +206,11 @@ class Snapshot:
     def _has_facts(self) -> bool:
         facts, config = self.facts, self.config
         example = _example(config.model)
-        example["networks"][0]["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
+        example["networks"][0]["optimizer"]["scalars"] = optimizer_of(config).scalars
         if len(facts["networks"]) > 1:
             example["history"][0]["folds"] = [0.0]
+        if GRADIENT_NORMS in config.diagnostics:
+            example["history"][0]["gradient_norms"] = [0.0]
         for name in ("patience", "stopping_metric"):
             if getattr(config, name) is None:
                 example["config"][name] = None
@@ -242,6 +247,7 @@ def _example(like: ModelConfig) -> dict[str, Any]:
         optimizer=OptimizerConfig(name="", lr=0.0),
         patience=1,
         stopping_metric="",
+        diagnostics=("",),
     )
     return {
         "config": config.to_dict(),
@@ -253,7 +259,9 @@ def _example(like: ModelConfig) -> dict[str, Any]:
         "batch": 0,
         "seconds": 0.0,
         "history": [EpochRecord(1, 0.0, 0.0, 0.0, 0.0).to_dict()],
-        "networks": [{"loss": 0.0, "optimizer": {"steps": 0, "scalars": {}}}],
+        "networks": [
+            {"loss": 0.0, "gradient_norms": [0.0], "optimizer": {"steps": 0, "scalars": {}}}
+        ],
     }
 
 
