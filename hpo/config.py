@@ -172,6 +172,8 @@ class TrialConfig:
         epochs: the most epochs it may train; also the horizon of its schedule.
         patience: epochs without a better value before it stops early; None means never.
         stopping_metric: what that value is, such as `loss`; None means the study's metric.
+        gradient_reset: False never sets its gradients to zero: each step follows their sum.
+        diagnostics: what is noted with every epoch on top, such as `gradient_norms`.
     """
 
     model: ModelConfig
@@ -182,6 +184,8 @@ class TrialConfig:
     label_smoothing: float = 0.0
     patience: int | None = None
     stopping_metric: str | None = None
+    gradient_reset: bool = True
+    diagnostics: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-ready data; `from_dict` gives it back unchanged."""
@@ -190,7 +194,11 @@ class TrialConfig:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in data["model"].items()
         }
-        return {**data, "model": {"family": self.model.family, **model}}
+        return {
+            **data,
+            "model": {"family": self.model.family, **model},
+            "diagnostics": list(self.diagnostics),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialConfig:
@@ -207,5 +215,6 @@ class TrialConfig:
                 "model": _FAMILIES[data["model"].get("family", MlpConfig.family)](**model),
                 "optimizer": OptimizerConfig(**data["optimizer"]),
                 "schedule": ScheduleConfig(**data["schedule"]),
+                "diagnostics": tuple(data.get("diagnostics", ())),
             }
         )

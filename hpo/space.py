@@ -10,6 +10,7 @@ two ranges under one name.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -29,10 +30,21 @@ from hpo.definition.families import FamilySection
 from hpo.definition.ranges import is_range, values
 from hpo.definition.sections import ChoiceOfOne, Section
 
-__all__ = ["BATCH_SIZE", "Suggester", "cardinality", "describe", "differences", "draw"]
+__all__ = [
+    "BATCH_SIZE",
+    "VARIATION",
+    "Suggester",
+    "cardinality",
+    "describe",
+    "differences",
+    "draw",
+]
 
 BATCH_SIZE = "training.batch_size"
 """The parameter that a stream fixes for all its members."""
+
+VARIATION = "variation"
+"""The one parameter of a study with variations: which of them a trial is, from 0."""
 
 
 class Suggester(Protocol):
@@ -57,6 +69,9 @@ class Suggester(Protocol):
 
 def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
     """One config out of the definition's space; suggestions come in a fixed order."""
+    if definition.variations:
+        places = tuple(range(len(definition.variations)))
+        return draw(definition.runs[trial.suggest_categorical(VARIATION, places)], trial)
     training = definition.training
     patience, stopping_metric = _stopping(definition)
     return TrialConfig(
@@ -68,11 +83,15 @@ def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
         label_smoothing=_draw_leaf(trial, "training.label_smoothing", training.label_smoothing),
         patience=patience,
         stopping_metric=stopping_metric,
+        gradient_reset=training.gradient_reset,
+        diagnostics=training.diagnostics,
     )
 
 
 def describe(definition: StudyDefinition) -> dict[str, Range]:
     """Every parameter that some trial may have, with its range, in the order of drawing."""
+    if definition.variations:
+        return {VARIATION: Choice(tuple(range(len(definition.variations))))}
     return {name: leaf for name, leaf in _leaves(definition) if is_range(leaf)}
 
 
@@ -94,6 +113,8 @@ def differences(old: StudyDefinition, new: StudyDefinition) -> list[str]:
 
 def cardinality(definition: StudyDefinition) -> int | None:
     """How many different draws the space has; None if one of its ranges is continuous."""
+    if definition.variations:
+        return len(definition.variations)
     sizes = [_size(leaf) for leaf in describe(definition).values()]
     if None in sizes:
         return None
@@ -230,15 +251,20 @@ def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
     """Every leaf as text, with the rest that decides a trial's value."""
     patience, stopping_metric = _stopping(definition)
     on = "" if stopping_metric is None else f" on {stopping_metric}"
-    rest = {
+    rest: dict[str, Any] = {
         "training.epochs": definition.training.epochs,
         "training.early_stopping": "off" if patience is None else f"patience {patience}{on}",
+        "training.gradient_reset": definition.training.gradient_reset,
         "dataset.name": definition.dataset.name,
         "dataset.validation": definition.dataset.divided,
         "dataset.augment": _augmentations(definition),
         "search.metric": definition.search.metric,
         "search.seed": definition.search.seed,
     }
+    if definition.variations:
+        rest["search.look_at_test"] = definition.looks_at_test
+    for place, overrides in enumerate(definition.variations):
+        rest[f"variations[{place}]"] = json.dumps(overrides, sort_keys=True)
     return {name: _text(value) for name, value in (*_leaves(definition), *rest.items())}
 
 

@@ -44,7 +44,6 @@ def test_shipped_studies_are_found_from_any_folder(here: Path) -> None:
         assert study.path.is_absolute()
         definition = load_definition(study.path)
         assert definition.name == study.name
-        assert study.name.startswith(definition.dataset.name)
         assert study.summary
         assert not study.summary.startswith(("#", "studies/"))
 

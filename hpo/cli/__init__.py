@@ -5,11 +5,12 @@ options.py    options that several commands share
 rendering.py  tables, JSON and CSV on stdout
 logs.py       log lines on stderr
 secrets.py    no password in either
-search.py     optimize, submit (with definitions.py, progress.py and signals.py)
+search.py     optimize, submit (with definitions.py, variations.py, progress.py and signals.py)
 workers.py    worker
 retrain.py    retrain-best
-inspect.py    status, trials, best
+inspect.py    status, trials, best, effects
 curves.py     curves
+plot.py       plot
 dashboard.py  dashboard
 studies.py    studies list, show, validate, schema
 data.py       data list, fetch

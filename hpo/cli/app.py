@@ -14,7 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 import hpo
-from hpo.cli import curves, dashboard, data, doctor, inspect, retrain, search, studies, workers
+from hpo.cli import (
+    curves,
+    dashboard,
+    data,
+    doctor,
+    inspect,
+    plot,
+    retrain,
+    search,
+    studies,
+    workers,
+)
 from hpo.cli.options import BROKEN_PIPE, PANELS
 from hpo.cli.secrets import Scrubber
 from hpo.errors import DefinitionError, HpoError
@@ -178,6 +189,9 @@ def _reflow(group: typer.Typer) -> None:
             _reflow(inner.typer_instance)
 
 
-for _module in (search, workers, retrain, inspect, curves, dashboard, studies, data, doctor):
+for _module in (
+    *(search, workers, retrain, inspect, curves, plot),
+    *(dashboard, studies, data, doctor),
+):
     _module.register(app)
 _reflow(app)

@@ -1,4 +1,4 @@
-"""`hpo status`, `hpo trials` and `hpo best`: what the database holds."""
+"""`hpo status`, `hpo trials`, `hpo best` and `hpo effects`: what the database holds."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ _STATUS = ["study", "budget", *_COUNTS, "best_trial", "best_value", "best_params
 _TIMES = ["train_seconds", "total_seconds"]
 _TRIAL = ["number", "state", "value", "params", "epochs", *_TIMES, "worker", "device", "reason"]
 _TRIAL_TABLE = ["number", "state", "value", "epochs", "train_seconds", "reason", "params"]
+_RUN_TABLE = ["number", "state", "variation", "value"]
+_RUN_REST = ["epochs", *_TIMES, "device", "reason"]
 _RUN = ["epochs", "best_epoch", "seed", *_TIMES]
 _PLACE = ["worker", "device", "precision", "stream", "joined"]
+_EFFECT = ["parameter", "level", "trials", "mean", "best", "effect"]
 _LEARNING = ["learning", "overfitting_since"]
 _BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE, *_LEARNING]
 _NOT_IN_TABLES = ("config", "overfitting_since")
@@ -65,7 +68,7 @@ class Order(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (status, trials, best):
+    for command in (status, trials, best, effects):
         app.command(rich_help_panel=RESULTS_PANEL)(command)
 
 
@@ -121,27 +124,35 @@ def trials(
     """The trials of a study: parameters, values, time, and why each ended.
 
     The value is that of the trial's best epoch, also where it was pruned. train_seconds is
-    training alone; total_seconds counts everything from the draw to the result.
+    training alone; total_seconds counts everything from the draw to the result. A study with
+    variations has no search, and shows what each changes and how good it is on the test rows.
     """
     from hpo.cli import rendering
+    from hpo.cli.variations import tested
     from hpo.search.status import read_trials
     from hpo.search.storage import open_storage
+    from hpo.search.study import load
 
     name = study_name(study)
     with open_storage(storage_url(storage), must_exist=True) as opened:
         found, maximize = read_trials(opened, name)
+        definition = load(opened, name)[1]
     if sort is Order.VALUE:
         found.sort(key=lambda trial: _rank(trial, maximize=maximize))
     chosen = [trial for trial in found if not state or trial.state in state]
-    rows = [_trial_row(trial) for trial in chosen[:limit]]
+    varied = any("variation" in trial.origin for trial in found)
+    on_test = tested(definition, found)
+    fields = [*_TRIAL, "variation", on_test] if varied else _TRIAL
+    rows = [_trial_row(trial, fields) for trial in chosen[:limit]]
     if output is Format.JSON:
         rendering.write_json(rows)
     elif output is Format.CSV:
         flat, spread = rendering.flatten(rows, "params", "param")
-        at = _TRIAL.index("params")
-        rendering.write_csv(flat, [*_TRIAL[:at], *spread, *_TRIAL[at + 1 :]])
+        at = fields.index("params")
+        rendering.write_csv(flat, [*fields[:at], *spread, *fields[at + 1 :]])
     else:
-        rendering.write_rows(rows, _TRIAL_TABLE, "there is no such trial")
+        table = [*_RUN_TABLE, on_test, *_RUN_REST] if varied else _TRIAL_TABLE
+        rendering.write_rows(rows, table, "there is no such trial")
 
 
 def best(
@@ -180,6 +191,34 @@ def best(
         rendering.write_record(row, [column for column in _BEST if column not in _NOT_IN_TABLES])
 
 
+def effects(
+    study: StudyName,
+    storage: StorageUrl = None,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """What each value of each parameter did on average, over the complete trials of a study.
+
+    For parameters with finitely many values. Exact in a whole grid; in a search that learns, good
+    values meet good company.
+    """
+    from hpo.cli import rendering
+    from hpo.results.effects import mean_effects
+    from hpo.search.status import read_trials
+    from hpo.search.storage import open_storage
+    from hpo.search.study import load
+
+    name = study_name(study)
+    with open_storage(storage_url(storage), must_exist=True) as opened:
+        rows = mean_effects(load(opened, name)[1], read_trials(opened, name)[0])
+    if output is Format.JSON:
+        rendering.write_json(rows)
+    elif output is Format.CSV:
+        rendering.write_csv(rows, _EFFECT)
+    else:
+        nothing = "no complete trial has a parameter with finitely many values"
+        rendering.write_rows(rows, _EFFECT, nothing)
+
+
 def _put_in_order(opened: Storage, name: str | None) -> None:
     """Repair one study, or all of hpo's, and say on stderr what that did."""
     from hpo.search.repair import repair
@@ -207,9 +246,9 @@ def _status_row(found: StudyStatus) -> dict[str, Any]:
     }
 
 
-def _trial_row(trial: TrialRecord) -> dict[str, Any]:
+def _trial_row(trial: TrialRecord, fields: list[str]) -> dict[str, Any]:
     noted = {**trial.origin, **trial.outcome}
-    row = {key: noted.get(key) for key in _TRIAL}
+    row = {key: noted.get(key) for key in fields}
     return {**row, **{key: getattr(trial, key) for key in ("number", "state", "value", "params")}}
 
 

@@ -73,6 +73,14 @@ _PerGpu = Annotated[
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, show the space, and change nothing.")
 ]
+_AroundBest = Annotated[
+    bool,
+    typer.Option(
+        "--around-best",
+        help="Train variations of the study's best trial, one parameter at a time, as a study "
+        "STUDY-around-best, and say which mattered.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,6 +102,7 @@ def optimize(
     workers: _Workers = None,
     gpus: _Gpus = None,
     workers_per_gpu: _PerGpu = None,
+    around_best: _AroundBest = False,
     dry_run: _DryRun = False,
 ) -> None:
     """Search a study until it has so many finished trials in total.
@@ -102,6 +111,7 @@ def optimize(
     the trials in training, and the same command goes on with them. Other machines join with hpo
     worker.
     """
+    from hpo.cli import variations
     from hpo.cli.signals import Stop
     from hpo.cli.supervising import WorkerCommand, read_crew, run_crew
     from hpo.search.outages import Patience
@@ -113,7 +123,8 @@ def optimize(
     options = worker_options(population, lease, timeout)
     url = storage_url(storage)
     changes = [*(overrides or []), *shorthands(trials, seed)]
-    definition = find_definition(study, url, changes, name)
+    find = variations.around_best if around_best else find_definition
+    definition = find(study, url, changes, name)
     crew = read_crew(workers, gpus, workers_per_gpu, definition)
     if dry_run:
         _show_plan(definition, prepare(definition), options, crew)
@@ -199,6 +210,7 @@ def _show_plan(
 ) -> None:
     from hpo import space
     from hpo.cli.supervising import describe
+    from hpo.cli.variations import show_plan
     from hpo.training.devices import device_name
     from hpo.training.footprint import limits
 
@@ -221,6 +233,9 @@ def _show_plan(
     )
     if crew is not None:
         typer.echo(f"workers: {describe(crew.slots(search.trials))}")
+    if definition.variations:
+        show_plan(definition)
+        return
     typer.echo(f"space: {'continuous' if size is None else f'{size} combinations'}")
     for key, leaf in space.describe(definition).items():
         typer.echo(f"  {key}: {leaf}")
@@ -250,7 +265,7 @@ def _run(
     if before.finished >= wanted:
         asked = f"{before.finished} trials have finished and {wanted} were asked for"
         typer.echo(f"{name}: {asked}; nothing to do")
-        _show_best(before.best, definition)
+        _show_result(opened, definition, before.best)
         return
     if budget > wanted:
         typer.echo(f"{budget} trials have begun already; all of them are finished", err=True)
@@ -274,20 +289,32 @@ def _run(
             f"{name}: {after.finished} of {budget} trials finished ({after.complete} complete, "
             f"{after.pruned} pruned, {after.failed} failed), {_duration(time.monotonic() - start)}"
         )
-        _show_best(after.best, definition)
-    _say_how_to_go_on(name, stop, met=met)
+        _show_result(opened, definition, after.best)
+    _say_how_to_go_on(definition, stop, met=met)
 
 
-def _say_how_to_go_on(study: str, stop: Stop, *, met: bool) -> None:
+def _say_how_to_go_on(definition: StudyDefinition, stop: Stop, *, met: bool) -> None:
     from hpo.errors import Interrupted
 
     if met:
-        typer.echo(f"next: hpo retrain-best --study {study}")
+        if not definition.variations:
+            typer.echo(f"next: hpo retrain-best --study {definition.name}")
     elif stop.signal_number is not None:
         message = "stopped; the trials in training were handed back, the same command goes on"
         raise Interrupted(message, stop.signal_number)
     else:
         typer.echo("the time is up; the same command goes on")
+
+
+def _show_result(opened: Storage, definition: StudyDefinition, best: TrialRecord | None) -> None:
+    """The best trial; of a study with variations, all of them."""
+    if not definition.variations:
+        _show_best(best, definition)
+        return
+    from hpo.cli.variations import show_runs
+    from hpo.search.status import read_trials
+
+    show_runs(definition, read_trials(opened, definition.name)[0])
 
 
 def _show_best(best: TrialRecord | None, definition: StudyDefinition) -> None:

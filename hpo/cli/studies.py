@@ -213,6 +213,8 @@ def _verdict(name: str, overrides: list[str]) -> str:
         data.describe(definition.dataset.name)
     except UsageError as error:
         raise DefinitionError([f"{path}: dataset.name: {error}"]) from None
+    if definition.variations:
+        return f"{path}: valid, {len(definition.variations)} variations, each trained once"
     size = space.cardinality(definition)
     count = len(space.describe(definition))
     space_size = "a continuous space" if size is None else f"{size:,} combinations"

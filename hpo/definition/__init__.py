@@ -9,6 +9,7 @@ sections.py   what all sections share: strict keys, plain sentences
 kinds.py      kinds of leaves, words that the families share
 families.py   the convolutional families
 networks.py   the sections that a search draws from: families, optimizers, schedules
+variations.py runs of a study that searches nothing
 schema.py     all other sections, and the whole
 loading.py    all of it in order
 """
@@ -19,6 +20,7 @@ from hpo.definition.kinds import ACTIVATIONS, INITIALIZATIONS
 from hpo.definition.loading import change_definition, json_schema, load_definition
 from hpo.definition.ranges import Choice, FloatRange, IntRange, Range, largest
 from hpo.definition.schema import StudyDefinition
+from hpo.definition.variations import describe_variation
 from hpo.studies import valid_name
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Range",
     "StudyDefinition",
     "change_definition",
+    "describe_variation",
     "json_schema",
     "largest",
     "load_definition",

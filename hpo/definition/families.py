@@ -148,7 +148,9 @@ class CnnSection(ConvolutionalSection):
     )
 
 
-def beyond_numpy(optimizer: ChoiceOfOne, precision: str) -> Iterator[InitErrorDetails]:
+def beyond_numpy(
+    optimizer: ChoiceOfOne, precision: str, *, gradient_reset: bool
+) -> Iterator[InitErrorDetails]:
     """What a study asks for that the networks in NumPy do not have, each with its place."""
     for name, section in optimizer.options.items():
         if name not in _NUMPY_OPTIMIZERS:
@@ -168,6 +170,11 @@ def beyond_numpy(optimizer: ChoiceOfOne, precision: str) -> Iterator[InitErrorDe
         yield detail(
             "numpy_cnn calculates in float32; leave the precision out",
             *("training", "precision"),
+        )
+    if not gradient_reset:
+        yield detail(
+            "numpy_cnn always resets its gradients; leave this out, or take the family cnn",
+            *("training", "gradient_reset"),
         )
 
 

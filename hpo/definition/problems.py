@@ -16,7 +16,7 @@ Place = int | str
 """Where a value comes from: a line of the file (0: the file itself), or the path of a `--set`."""
 
 _MOST = 100
-_PLAIN_KEY = re.compile(r"[\w-]{1,60}", re.ASCII)
+_PLAIN_KEY = re.compile(r"[\w.-]{1,60}", re.ASCII)
 _RANGE_WORDS = ("int", "float", "choice")
 
 

@@ -7,7 +7,8 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationError, field_validator, model_validator
@@ -15,12 +16,18 @@ from pydantic_core import InitErrorDetails
 
 from hpo.definition.families import beyond_numpy
 from hpo.definition.kinds import FloatLeaf, IntLeaf
-from hpo.definition.leaves import Number, Pattern, Word, detail, invalid
+from hpo.definition.leaves import Flag, Number, Pattern, Word, detail, invalid
 from hpo.definition.metrics import METRICS
 from hpo.definition.networks import ModelSection, OptimizerSection, ScheduleSection
-from hpo.definition.problems import Problem, render
+from hpo.definition.problems import Problem, render, shown
 from hpo.definition.ranges import FloatRange
 from hpo.definition.sections import ExactlyOne, Section
+from hpo.definition.variations import (
+    is_list,
+    problems_with_variations,
+    varied,
+    without_variations,
+)
 from hpo.errors import DefinitionError, UsageError
 from hpo.studies import valid_name
 
@@ -140,6 +147,10 @@ class TrainingSection(Section):
     label_smoothing: Annotated[
         FloatLeaf, Number("label smoothing is a share below 1", high=1, open_high=True)
     ] = 0.0
+    gradient_reset: Annotated[bool, Flag(ranged=False)] = True
+    diagnostics: tuple[
+        Annotated[str, Word("a diagnostic", ("gradient_norms",), ranged=False)], ...
+    ] = ()
     device: Annotated[str, Pattern("auto, cpu, cuda or cuda:N", _DEVICE)] = "auto"
     precision: Annotated[
         str, Word("a precision", ("auto", "float32", "bfloat16"), ranged=False)
@@ -210,6 +221,7 @@ class SearchSection(Section):
     ] = 0.8
     metric: Annotated[str, Word("a metric", METRICS, ranged=False)] = "accuracy"
     seed: Annotated[int, _count("a seed lies in 0 to 4294967295", low=0, high=2**32 - 1)] = 0
+    look_at_test: Annotated[bool, Flag(ranged=False)] | None = None
 
 
 class RetrainSection(Section):
@@ -227,7 +239,6 @@ class StudyDefinition(Section):
     """
 
     not_yet: ClassVar[dict[str, str]] = {
-        "variations": "this version has no variations; give each its own study file",
         "name": "a study is named after its file, or by `--name`; leave this key out",
     }
 
@@ -239,6 +250,24 @@ class StudyDefinition(Section):
     training: TrainingSection
     search: SearchSection = SearchSection()
     retrain: RetrainSection = RetrainSection()
+    variations: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def looks_at_test(self) -> bool:
+        """Whether each run is scored on the test rows; never where anything is searched.
+
+        Nor with folds, where a run has a network for each, and none that is its own.
+        """
+        closed = self.search.look_at_test is False or self.dataset.folds is not None
+        return bool(self.variations) and not closed
+
+    @cached_property
+    def runs(self) -> tuple[StudyDefinition, ...]:
+        """What is trained: a definition for each variation; this one where there are none."""
+        if not self.variations:
+            return (self,)
+        base = without_variations(self.model_dump(mode="json"))
+        return tuple(type(self).model_validate(varied(base, one)) for one in self.variations)
 
     @classmethod
     def keys(cls) -> list[str]:
@@ -247,10 +276,43 @@ class StudyDefinition(Section):
 
     @classmethod
     def prepared(cls, data: dict[str, Any] | str) -> Any:
-        """`search:` with nothing below it keeps its default."""
+        """`search:` with nothing below it keeps its default; every variation is one trial."""
         if isinstance(data, str):
             return data
-        return {key: value for key, value in data.items() if value is not None}
+        data = {key: value for key, value in data.items() if value is not None}
+        variations, search = data.get("variations"), data.get("search", {})
+        if is_list(variations) and variations and isinstance(search, Mapping):
+            data["search"] = {"trials": len(variations), "pruner": "none", **search}
+        return data
+
+    @classmethod
+    def key_problems(cls, data: dict[str, Any]) -> list[InitErrorDetails]:
+        """What a study with variations cannot have, and one without."""
+        return problems_with_variations(data, cls._problems)
+
+    @classmethod
+    def _problems(cls, data: dict[str, Any]) -> list[Problem]:
+        try:
+            cls.model_validate(data)
+        except ValidationError as error:
+            return problems_in(error)
+        return []
+
+    @field_validator("variations", mode="before")
+    @classmethod
+    def _are_mappings(cls, variations: object) -> object:
+        if not is_list(variations):
+            sentence = f"{shown(variations)} stands where a list of mappings is wanted"
+            raise invalid([detail(sentence)])
+        form = "a variation is a mapping, as in {training.batch_size: 16}; {} is the baseline"
+        wrong = [
+            detail(f"{shown(one)} stands here; {form}", place)
+            for place, one in enumerate(variations)
+            if not isinstance(one, Mapping)
+        ]
+        if wrong:
+            raise invalid(wrong)
+        return variations
 
     @model_validator(mode="after")
     def _a_grid_has_steps(self) -> Self:
@@ -276,9 +338,21 @@ class StudyDefinition(Section):
     @model_validator(mode="after")
     def _numpy_can_do_it(self) -> Self:
         if self.model.numpy_cnn is not None:
-            problems = list(beyond_numpy(self.optimizer, self.training.precision))
+            training = self.training
+            asked = (self.optimizer, training.precision)
+            problems = list(beyond_numpy(*asked, gradient_reset=training.gradient_reset))
             if problems:
                 raise invalid(problems)
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_is_watched(self) -> Self:
+        others = [name for name in self.model.options if name != "mlp"]
+        if self.training.diagnostics and others:
+            sentence = (
+                f"gradient norms are those of an mlp, and {others[0]} has none; leave this out"
+            )
+            raise invalid([detail(sentence, "training", "diagnostics")])
         return self
 
     def to_json(self) -> str:

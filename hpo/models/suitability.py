@@ -24,4 +24,10 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
         shape = describe(dataset).shape
     except UsageError:
         return []
-    return [*suitability.unsuitable(definition), *misfits(definition.model, shape, dataset)]
+    found = [*suitability.unsuitable(definition), *misfits(definition.model, shape, dataset)]
+    for place, _ in enumerate(definition.variations):
+        of_run = misfits(definition.runs[place].model, shape, dataset)
+        found += [
+            Problem(("variations", place), one.sentence) for one in of_run if one not in found
+        ]
+    return found

@@ -91,6 +91,18 @@ class WideMlp:
             if layer.dropped
         }
 
+    @property
+    def layers(self) -> int:
+        """How many there are before the outputs: prepared inputs and hidden ones."""
+        return len(self._layers)
+
+    def rows_of(self, depth: int) -> dict[int, slice]:
+        """Which units of a layer are whose, as they lie; those of the logits for -1."""
+        if depth >= 0:
+            return dict(self._layout.layers[depth].rows_of)
+        size = self.outputs
+        return {m: slice(m * size, (m + 1) * size) for m in range(len(self.configs))}
+
     # What a member is made of
 
     def member_parameters(self, member: int) -> dict[str, Tensor]:
@@ -150,16 +162,23 @@ class WideMlp:
         self._logits.add_(self._output_bias.value[:, None])
         return self._logits.view(-1, self.outputs, self.batch)
 
-    def backward(self, grad_logits: Tensor) -> None:
+    def backward(
+        self, grad_logits: Tensor, observe: Callable[[int, Tensor], None] | None = None
+    ) -> None:
         """Write the gradients of the last training pass to `self.gradients`.
 
         Args:
             grad_logits: `[members, outputs, batch]`, the derivative of the loss by the logits.
+            observe: is given the derivative by what the linear layers of one depth have written,
+                `[units, batch]`, and that depth; the last one, -1, is that of the logits. What
+                it is given changes afterwards.
         """
         grad = grad_logits.reshape(-1, self.batch)
+        if observe is not None:
+            observe(-1, grad)
         torch.sum(grad, 1, out=self._output_bias.gradient)
         self._backward_products(self._output, grad)
-        for layer in reversed(self._layers):
+        for depth, layer in reversed(list(enumerate(self._layers))):
             if layer.dropped:
                 layer.grad.mul_(layer.mask)
             for function, rows in layer.runs:
@@ -168,6 +187,8 @@ class WideMlp:
                 layer.norm.backward(layer.grad)
             if layer.bias:
                 torch.sum(layer.grad[layer.biased], 1, out=layer.bias.gradient)
+            if observe is not None:
+                observe(depth, layer.grad)
             self._backward_products(layer.products, layer.grad)
         self._features = ()
 

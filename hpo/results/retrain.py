@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpo.data import describe, fetch, load_test
 from hpo.data.rows import kind_of
@@ -24,11 +24,11 @@ from hpo.results.prediction import Prediction
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
-from hpo.training.lone import SCORED_ROWS
 from hpo.training.mishaps import attempt
 from hpo.training.population import Member, Population
+from hpo.training.scoring import score_network
 from hpo.training.streams import derive_seed
-from hpo.training.task import Split, Task, prepare
+from hpo.training.task import Split, prepare
 
 __all__ = ["Retrained", "retrain_best"]
 
@@ -221,25 +221,9 @@ def _test(
     test = on_device(load_test(name, kind_of(describe(name))), examples.device)
     model = build_module(winner.config.model, task.shape, task.outputs)
     model = model.to(examples.device).eval()
-    found = [_score(model, state, test, task) for state in states]
+    found = [score_network(model, state, test, task) for state in states]
     metrics = {name: [scores[name] for scores, _ in found] for name in task.goal.metrics}
     return metrics, _prediction(test, task.normalization, [outputs for _, outputs in found])
-
-
-def _score(
-    model: nn.Module, state: dict[str, Tensor], test: Examples, task: Task
-) -> tuple[dict[str, float], Tensor]:
-    """Every metric of one network on the test rows, and its outputs `[rows, outputs]`."""
-    model.load_state_dict(state, strict=False)
-    normalization, rows = task.normalization, torch.arange(len(test))
-    sums, parts = [], []
-    with torch.inference_mode():
-        for features, labels in test.batches(rows, normalization, torch.float32, SCORED_ROWS):
-            parts.append(model(features))
-            sums.append(task.goal.sums(parts[-1].t()[None], labels[None]))
-    std = normalization.target_std
-    scores = task.goal.scores(torch.stack(sums).sum(0), None if std is None else std[None])
-    return {name: value.item() for name, value in scores.items()}, torch.cat(parts)
 
 
 def _prediction(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from torch import Tensor
 
 from hpo.search.ledger import Slot
 from hpo.search.troubles import Troubles
@@ -37,6 +39,8 @@ class Entry:
         troubles: what it has been through; a suspect trains while nothing else does.
         started: when this worker began with it, in seconds since 1970.
         lost: another worker has it, or has told it.
+        network: gives the tensors of the member's network, by the names of its module, once it
+            has joined a population or was put by.
     """
 
     slot: Slot
@@ -50,6 +54,7 @@ class Entry:
     company: bool = True
     troubles: Troubles = field(default_factory=Troubles)
     lost: bool = False
+    network: Callable[[], Mapping[str, Tensor]] = dict
 
     @property
     def trial_id(self) -> int:

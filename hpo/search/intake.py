@@ -21,6 +21,7 @@ from hpo.search.entry import Entry, Place
 from hpo.search.grid import CellSampler
 from hpo.search.halt import halted
 from hpo.search.ledger import Ledger, LostLease, Slot
+from hpo.search.runs import Run
 from hpo.search.study import (
     SURPLUS,
     build_sampler,
@@ -111,6 +112,7 @@ class Intake:
                 entry.place = Place(entry.origin["stream"], entry.origin["joined"])
             return
         entry.member = Member.restored(number, snapshot)
+        entry.network = snapshot.networks[0].model_state
         stream = snapshot.stream // entry.member.folds
         entry.place = Place(stream, snapshot.epoch, snapshot.batch)
         _log.info("trial %d goes on after epoch %d", number, len(entry.member.history.records))
@@ -145,8 +147,9 @@ class Intake:
 
     def _entry(self, slot: Slot, trial: optuna.Trial, bound: FrozenTrial | None) -> Entry:
         search = self._definition.search
-        seed = derive_seed(search.seed, trial.number, _TRAINING)
         config = space.draw(self._definition, trial)
+        run = Run.of(self._definition, trial)
+        seed = derive_seed(search.seed, run.seeded_by, _TRAINING)
         entry = Entry(
             slot=slot,
             trial=trial,
@@ -156,13 +159,15 @@ class Intake:
                 "worker": self._holder,
                 "device": device_of(config, self._task),
                 "precision": str(self._task.precision).removeprefix("torch."),
+                **run.origin,
             },
             started=time.time(),
+            place=run.place,
         )
         if bound is None:
             return entry
         entry.reported = set(bound.intermediate_values)
-        entry.place = _first_place(bound)
+        entry.place = _first_place(bound) or run.place
         entry.troubles = Troubles.of(bound)
         if slot.taken_over:
             entry.troubles = entry.troubles.after_death(max(entry.reported, default=0))
@@ -189,11 +194,15 @@ class Intake:
         return False
 
     def _sampler(self, slot: Slot, batch_size: int | None) -> Callable[[int], BaseSampler]:
-        """What draws a trial, by its number; out of a grid, by its slot's.
+        """What draws the trial of a slot, by the trial's number.
+
+        A variation, and a cell of a grid, follow from the slot's own number.
 
         The sampler's startup trials are free in their batch size: the draws after them can only
         learn from sizes that they have seen.
         """
+        if self._definition.variations:
+            return lambda _: CellSampler({space.VARIATION: slot.number})
         if self._cells is not None:
             cell = self._cells[slot.number]
             return lambda _: CellSampler(cell)

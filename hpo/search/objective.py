@@ -202,6 +202,7 @@ class SearchCrew:
             self._teller.drop(entry)
             return None
         self._entries[entry.member.key] = entry
+        entry.network = partial(population.state, entry.member)
         return population
 
     def _copies(

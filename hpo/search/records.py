@@ -41,10 +41,13 @@ class TrialRecord:
         state: `complete`, `pruned`, `failed`, `running` or `waiting`.
         value: the metric at the trial's best epoch; None if it reported none.
         config: None until it was drawn.
-        origin: `seed, worker, device, precision`, and `stream, joined`: the place in the stream.
+        origin: `seed, worker, device, precision`, and `stream, joined`: the place in the stream;
+            of a study with variations also `variation`, in words.
         outcome: `epochs, best_epoch, train_seconds, total_seconds, reason`; empty while running.
+            Of a study with variations also every metric on the test rows, such as
+            `test_accuracy`, unless it leaves them out.
         curve: one mapping an epoch: `epoch, train_loss, loss, accuracy, seconds`, or instead of
-            accuracy `mse, rmse, mae, r2`.
+            accuracy `mse, rmse, mae, r2`; and `gradient_norms` where they were asked for.
     """
 
     number: int
@@ -54,7 +57,7 @@ class TrialRecord:
     config: TrialConfig | None
     origin: dict[str, Any]
     outcome: dict[str, Any]
-    curve: list[dict[str, float]]
+    curve: list[dict[str, Any]]
 
 
 def write_origin(trial: optuna.Trial, config: TrialConfig, origin: dict[str, Any]) -> None:
@@ -67,7 +70,7 @@ def write_outcome(
     storage: BaseStorage,
     trial_id: int,
     outcome: dict[str, Any],
-    curve: list[dict[str, float]],
+    curve: list[dict[str, Any]],
 ) -> None:
     """Note what became of a trial, before it is told."""
     storage.set_trial_user_attr(trial_id, _CURVE, curve)

@@ -55,7 +55,7 @@ class Result:
     value: float | None
     reports: Mapping[int, float]
     outcome: dict[str, Any]
-    curve: list[dict[str, float]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.state not in _STATES or (self.state == "COMPLETE") != (self.value is not None):

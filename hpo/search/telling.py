@@ -16,6 +16,7 @@ from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.search import records
 from hpo.search.entry import Entry
+from hpo.search.final_score import FinalScore
 from hpo.search.halt import halt, judged
 from hpo.search.ledger import Ledger, LostLease, Slot
 from hpo.search.spool import Result, Spool
@@ -74,6 +75,7 @@ class Teller:
         spool: where results lie until the database has them.
         checkpoints: of the trials, which go when a trial is told.
         watcher: hears of every trial that counts.
+        final: scores each trial that trained to its end; None in a search.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Teller:
         spool: Spool,
         checkpoints: CheckpointWriter,
         watcher: Watcher,
+        final: FinalScore | None = None,
     ) -> None:
         self._study = study
         self._definition = definition
@@ -91,6 +94,7 @@ class Teller:
         self._spool = spool
         self._checkpoints = checkpoints
         self._watcher = watcher
+        self._final = final
         self._spooled: dict[int, Result] = {}
 
     def put_by(self, entry: Entry, ending: Ending) -> None:
@@ -105,7 +109,10 @@ class Teller:
         if history.best is not None and state == TrialState.COMPLETE:
             value = history.value(history.best)
         curve = [] if ending is Ending.DIVERGED else history.curve()
-        self._put(entry, state, value, _outcome(entry, history, reason), curve)
+        outcome = _outcome(entry, history, reason)
+        if self._final is not None and state == TrialState.COMPLETE:
+            outcome |= self._final(entry.member.config, entry.network())
+        self._put(entry, state, value, outcome, curve)
 
     def end(self, entry: Entry, ending: Ending) -> None:
         """Tell a trial with all that is known of it, and mark its slot as done."""
@@ -159,7 +166,7 @@ class Teller:
         state: TrialState,
         value: float | None,
         outcome: dict[str, Any],
-        curve: list[dict[str, float]],
+        curve: list[dict[str, Any]],
         reports: dict[int, float] | None = None,
     ) -> None:
         history = entry.member.history

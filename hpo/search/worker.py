@@ -11,6 +11,7 @@ import optuna
 
 from hpo.definition import StudyDefinition
 from hpo.search.berths import Berths
+from hpo.search.final_score import FinalScore
 from hpo.search.intake import Intake
 from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import Ledger, holder_name
@@ -73,6 +74,7 @@ def run_worker(
     Raises:
         StorageError, FileError: the database, or the disk, refuses.
         TrainingError: too many trials fail, or the device is lost.
+        DataError: a study with variations cannot have its test rows.
     """
     holder = holder_name()
     ledger = storage.ledger
@@ -133,7 +135,13 @@ def build_crew(
     checkpoints = CheckpointWriter(Checkpoints(folder / "checkpoints"))
     device = data.task.examples.device
     teller = Teller(
-        study, definition, storage.ledger, Spool(folder / "spool"), checkpoints, watcher
+        study,
+        definition,
+        storage.ledger,
+        Spool(folder / "spool"),
+        checkpoints,
+        watcher,
+        FinalScore.of(definition, data.task),
     )
     intake = Intake(
         study,

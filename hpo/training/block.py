@@ -11,6 +11,7 @@ from torch import Tensor
 from hpo.config import MlpConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
+from hpo.training.diagnostics import GRADIENT_NORMS, GradientNorms
 from hpo.training.dropout import DropoutMasks, LayerMasks
 from hpo.training.member import Member
 from hpo.training.network import Network
@@ -93,6 +94,7 @@ class WideBlock:
         }
         self._smoothing = self._tensor([n.config.label_smoothing for n in self.networks])
         self.losses = self._tensor([network.loss for network in self.networks])
+        self._norms = self._watch()
 
     def state(self, network: Network) -> dict[str, Tensor]:
         """Copies of a network's tensors, by the names of `Mlp.state_dict()`."""
@@ -113,10 +115,22 @@ class WideBlock:
         outputs = self._model.forward(features, self._fill_mask)
         losses, gradient = self._task.goal.loss(outputs, self._own(labels), self._smoothing)
         self.losses += losses
-        self._model.backward(gradient)
+        self._model.backward(gradient, None if self._norms is None else self._norms.observe)
         for network in self.networks:
             network.optimizer.step(self._rate(network))
         self._model.parameters_changed()
+
+    def begin_epoch(self) -> None:
+        """As `Block.begin_epoch`."""
+        if self._norms is not None:
+            self._norms.clear()
+
+    def gradient_norms(self) -> dict[Network, list[float]]:
+        """As `Block.gradient_norms`."""
+        if self._norms is None:
+            return {}
+        pairs = zip(self.networks, self._norms.sums(), strict=True)
+        return {one: sums for one, sums in pairs if GRADIENT_NORMS in one.config.diagnostics}
 
     def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """As `Goal.sums` of the task's goal, for some rows, as they are.
@@ -132,6 +146,17 @@ class WideBlock:
         if len(labels) == 1:
             return labels[0][None]
         return torch.stack([labels[stream] for stream in self.streams])
+
+    def _watch(self) -> GradientNorms | None:
+        """What adds gradient norms up; None if nobody asks for them."""
+        if not any(GRADIENT_NORMS in network.config.diagnostics for network in self.networks):
+            return None
+        configs = [_perceptron(network) for network in self.networks]
+        depths = [
+            range(config.prepares_input, config.prepares_input + len(config.widths))
+            for config in configs
+        ]
+        return GradientNorms(self._model, depths, [n.gradient_norms for n in self.networks])
 
     def _fill_mask(self, depth: int) -> None:
         self._masks[depth].fill()

@@ -51,6 +51,12 @@ class Block(Protocol):
             labels: of each stream, `[batch]`, or targets `[batch, targets]`.
         """
 
+    def begin_epoch(self) -> None:
+        """Forget what was summed over the epoch before."""
+
+    def gradient_norms(self) -> dict[Network, list[float]]:
+        """Over the epoch so far, of the networks that ask for them; see `GradientNorms`."""
+
     def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """As `Goal.sums` of the task's goal, for some rows, as they are.
 
@@ -137,6 +143,13 @@ class LoneBlock:
             )
             network.trouble = trained.trouble
 
+    def begin_epoch(self) -> None:
+        """As `Block.begin_epoch`; nothing is summed but the losses."""
+
+    def gradient_norms(self) -> dict[Network, list[float]]:
+        """As `Block.gradient_norms`; a definition asks for none of these families."""
+        return {}
+
     def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """As `Block.score`."""
         streams = [network.stream if len(labels) > 1 else 0 for network in self.networks]
@@ -177,6 +190,15 @@ class _Several:
         """As `Block.step`."""
         for block in self._blocks:
             block.step(features, labels)
+
+    def begin_epoch(self) -> None:
+        """As `Block.begin_epoch`."""
+        for block in self._blocks:
+            block.begin_epoch()
+
+    def gradient_norms(self) -> dict[Network, list[float]]:
+        """As `Block.gradient_norms`."""
+        return {n: sums for block in self._blocks for n, sums in block.gradient_norms().items()}
 
     def score(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """As `Block.score`."""

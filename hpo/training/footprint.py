@@ -73,18 +73,21 @@ def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int
     """
     model, batch = config.model, config.batch_size
     if not isinstance(model, MlpConfig):
-        return _convolutional(model, batch, shape, classes)
+        return _convolutional(config, model, shape, classes)
     sizes = [math.prod(shape), *model.widths, classes]
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
     units = sum(model.widths) + 4 * classes
     if model.prepares_input:
         parameters, units = parameters + 2 * sizes[0], units + sizes[0]
     rows = _PER_UNIT * batch + _SCORED_PER_UNIT * EVALUATION_ROWS
-    return _NUMBER * (_PER_PARAMETER * parameters + rows * units)
+    return _NUMBER * (_per_parameter(config) * parameters + rows * units)
 
 
 def _convolutional(
-    model: CnnConfig | NumpyCnnConfig, batch: int, shape: Sequence[int], classes: int
+    config: TrialConfig,
+    model: CnnConfig | NumpyCnnConfig,
+    shape: Sequence[int],
+    classes: int,
 ) -> int:
     """Both families keep every stage's values for the way back; NumPy keeps the windows too."""
     found = stages(model, shape)
@@ -100,4 +103,10 @@ def _convolutional(
     else:  # scores as many rows at once as it trains on
         columns = [stage.inputs * stage.kernel**2 * stage.pixels for stage in found]
         units += sum(columns) + 2 * max(columns)
-    return _NUMBER * (_PER_PARAMETER * parameters + batch * units + scored)
+    rows = config.batch_size * units + scored
+    return _NUMBER * (_per_parameter(config) * parameters + rows)
+
+
+def _per_parameter(config: TrialConfig) -> int:
+    """With the sum of all gradients, where they are never reset."""
+    return _PER_PARAMETER + (not config.gradient_reset)

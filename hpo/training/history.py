@@ -24,6 +24,8 @@ class EpochRecord:
             standardised targets.
         scores: the goal's other metrics on the validation rows, by name.
         seconds: the member's share of the time that its population trained.
+        gradient_norms: of each linear layer, as `diagnostics.GradientNorms` has them; empty where
+            the config does not ask for them.
         folds: with folds, of which the numbers above are the means: the study's metric of each.
     """
 
@@ -33,6 +35,7 @@ class EpochRecord:
     scores: Mapping[str, float]
     seconds: float
     folds: tuple[float, ...] = ()
+    gradient_norms: tuple[float, ...] = ()
 
     @classmethod
     def of(
@@ -43,12 +46,13 @@ class EpochRecord:
         *,
         seconds: float,
         metric: str,
+        gradient_norms: tuple[float, ...] = (),
     ) -> EpochRecord:
         """An epoch out of every metric of each fold; one fold alone is none."""
         means = {name: fmean(values) for name, values in scores.items()}
         loss, folds = means.pop("loss"), scores[metric]
         own = tuple(folds) if len(folds) > 1 else ()
-        return cls(epoch, train_loss, loss, means, seconds, own)
+        return cls(epoch, train_loss, loss, means, seconds, own, gradient_norms)
 
     @property
     def diverged(self) -> bool:
@@ -60,7 +64,10 @@ class EpochRecord:
         return self.loss if metric == "loss" else self.scores[metric]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready data, the scores beside the rest; `from_dict` gives it back."""
+        """As JSON-ready data, the scores beside the rest; `from_dict` gives it back.
+
+        Lists that are empty are left out.
+        """
         data = {
             "epoch": self.epoch,
             "train_loss": self.train_loss,
@@ -68,16 +75,18 @@ class EpochRecord:
             **self.scores,
             "seconds": self.seconds,
         }
-        return {**data, "folds": list(self.folds)} if self.folds else data
+        return data | {name: list(own) for name in _LISTS if (own := getattr(self, name))}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EpochRecord:
         """Read what `to_dict` wrote."""
         rest = dict(data)
-        known = [rest.pop(name) for name in ("epoch", "train_loss", "loss", "seconds")]
-        folds = tuple(rest.pop("folds", ()))
-        epoch, train_loss, loss, seconds = known
-        return cls(epoch, train_loss, loss, rest, seconds, folds)
+        own: dict[str, Any] = {name: tuple(rest.pop(name, ())) for name in _LISTS}
+        own |= {name: rest.pop(name) for name in ("epoch", "train_loss", "loss", "seconds")}
+        return cls(**own, scores=rest)
+
+
+_LISTS = ("folds", "gradient_norms")
 
 
 @dataclass

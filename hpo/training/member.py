@@ -73,6 +73,7 @@ class Member:
         member.snapshot = snapshot
         for network, own in zip(member.networks, snapshot.networks, strict=True):
             network.loss, network.snapshot = own.facts["loss"], own
+            network.gradient_norms = list(own.facts["gradient_norms"])
         return member
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from hpo.config import TrialConfig
-from hpo.training.optimizers import Optimizer, build_optimizer
+from hpo.training.optimizers import Optimizer, optimizer_of
 from hpo.training.snapshot import NetworkSnapshot
 
 __all__ = ["Network"]
@@ -25,6 +25,7 @@ class Network:
 
     Attributes:
         loss: of the batches of an unfinished epoch, summed.
+        gradient_norms: of these, if its config asks for them: a sum for each linear layer.
         trouble: why its loss is not finite any more, where that can be told.
         snapshot: what it goes on from, until it has joined a population.
     """
@@ -34,11 +35,12 @@ class Network:
     stream: int
     optimizer: Optimizer = field(init=False, repr=False)
     loss: float = field(default=0.0, init=False)
+    gradient_norms: list[float] = field(default_factory=list, init=False)
     trouble: str = field(default="", init=False)
     snapshot: NetworkSnapshot | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.optimizer = build_optimizer(self.config.optimizer)
+        self.optimizer = optimizer_of(self.config)
 
     def resume(self, parameters: Sequence[str], device: torch.device) -> None:
         """Give the optimizer what a snapshot holds of it, if there is one, and let go of that.

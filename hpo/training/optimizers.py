@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hpo.config import OptimizerConfig
+from hpo.config import OptimizerConfig, TrialConfig
 
-__all__ = ["OPTIMIZERS", "Optimizer", "build_optimizer"]
+__all__ = ["OPTIMIZERS", "Optimizer", "build_optimizer", "optimizer_of"]
 
+_SUM = "gradient_sum"
 _COUNTS = 1024  # how many are written to the device at once; each is read for one step
 
 
@@ -31,17 +32,22 @@ class Optimizer(abc.ABC):
 
     Args:
         config: its settings; the learning rate is given with each step.
+        gradient_reset: whether a step follows the gradient of its batch; else it follows the sum
+            of all gradients so far, as in a loop that never sets them to zero.
 
     Attributes:
         steps: how many were taken.
         scalars: what else the rule remembers, one number each, by name.
         state: lists of tensors, one tensor a parameter, by the name of what they hold.
+        state_names: these names.
     """
 
     state_names: tuple[str, ...] = ()
 
-    def __init__(self, config: OptimizerConfig) -> None:
+    def __init__(self, config: OptimizerConfig, *, gradient_reset: bool = True) -> None:
         self.config = config
+        if not gradient_reset:
+            self.state_names = (*self.state_names, _SUM)
         self.steps = 0
         self.scalars: dict[str, float] = {}
         self.state: dict[str, list[Tensor]] = {}
@@ -79,6 +85,10 @@ class Optimizer(abc.ABC):
     def step(self, lr: float) -> None:
         """Take one step with that learning rate."""
         self.steps += 1
+        if _SUM in self.state:
+            # Summed apart: the rules write to the gradients, and the sum is to stay as it is.
+            torch._foreach_add_(self.state[_SUM], self._gradients)
+            torch._foreach_copy_(self._gradients, self.state[_SUM])
         self._update(lr, self._parameters, self._gradients)
 
     @abc.abstractmethod
@@ -154,8 +164,8 @@ class NAdam(Optimizer):
     state_names = ("mean", "square")
     _decay = 0.004
 
-    def __init__(self, config: OptimizerConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: OptimizerConfig, *, gradient_reset: bool = True) -> None:
+        super().__init__(config, gradient_reset=gradient_reset)
         self.scalars["momentum_product"] = 1.0
 
     def _update(self, lr: float, parameters: list[Tensor], gradients: list[Tensor]) -> None:
@@ -230,9 +240,14 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def build_optimizer(config: OptimizerConfig) -> Optimizer:
+def build_optimizer(config: OptimizerConfig, *, gradient_reset: bool = True) -> Optimizer:
     """The optimizer that a config names; the definition has checked that it exists."""
-    return OPTIMIZERS[config.name](config)
+    return OPTIMIZERS[config.name](config, gradient_reset=gradient_reset)
+
+
+def optimizer_of(config: TrialConfig) -> Optimizer:
+    """The optimizer of a network that is trained by that config."""
+    return build_optimizer(config.optimizer, gradient_reset=config.gradient_reset)
 
 
 def _adam(

@@ -19,6 +19,7 @@ from torch import Tensor
 from hpo.data.tensors import Normalization
 from hpo.models.tensors import first_tensors, sizes_for
 from hpo.training.blocks import Block, cost, lay_out
+from hpo.training.diagnostics import mean_norms
 from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
 from hpo.training.member import Member
@@ -125,6 +126,7 @@ class Population:
                     network.optimizer,
                     self._state(network),
                     self._masks[network].generator.get_state(),
+                    network.gradient_norms,
                 )
                 for network in member.networks
             ],
@@ -151,6 +153,8 @@ class Population:
         assert self._block is not None
         block = self._block
         self._between_batches = False
+        if self.batch == 0:
+            block.begin_epoch()
         for batch, (features, labels) in enumerate(self._batches()):
             if stopping():
                 self._pause(max(batch, self.batch))
@@ -218,9 +222,12 @@ class Population:
                 {name: list(islice(values, member.folds)) for name, values in scores.items()},
                 seconds=member.seconds,
                 metric=member.metric,
+                gradient_norms=mean_norms([n.gradient_norms for n in member.networks]),
             )
             member.history.add(record)
             member.seconds = 0.0
+            for network in member.networks:
+                network.gradient_norms = []
             records.append(record)
         self._between_batches = True
         return records
@@ -231,6 +238,8 @@ class Population:
         self.batch = batch
         for network, loss in zip(self._block.networks, self._block.losses.tolist(), strict=True):
             network.loss = loss
+        for network, norms in self._block.gradient_norms().items():
+            network.gradient_norms = norms
         self._between_batches = True
 
     def _state(self, network: Network) -> dict[str, Tensor]:

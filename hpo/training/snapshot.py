@@ -13,8 +13,9 @@ from hpo.config import MlpConfig, ModelConfig, OptimizerConfig, TrialConfig
 from hpo.definition.metrics import CLASSIFICATION, DIRECTIONS, REGRESSION
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.tensors import sizes_of, tensor_shapes
+from hpo.training.diagnostics import GRADIENT_NORMS
 from hpo.training.history import EpochRecord
-from hpo.training.optimizers import OPTIMIZERS, Optimizer, build_optimizer
+from hpo.training.optimizers import Optimizer, optimizer_of
 
 __all__ = ["NetworkSnapshot", "Snapshot"]
 
@@ -30,8 +31,8 @@ class NetworkSnapshot:
 
     Attributes:
         config: its member's.
-        facts: JSON-ready: `loss` of the unfinished epoch, summed over its batches; and of the
-            optimizer `steps` and `scalars`.
+        facts: JSON-ready: `loss` and `gradient_norms` of the unfinished epoch, summed over its
+            batches; and of the optimizer `steps` and `scalars`.
         tensors: on the CPU: `model.NAME`, `optimizer.STATE.NAME` and `dropout`, the state of the
             generator.
     """
@@ -48,6 +49,7 @@ class NetworkSnapshot:
         optimizer: Optimizer,
         model: Mapping[str, Tensor],
         dropout: Tensor,
+        gradient_norms: Sequence[float] = (),
     ) -> NetworkSnapshot:
         """What a network is now; what is trained afterwards does not change it.
 
@@ -64,6 +66,7 @@ class NetworkSnapshot:
         tensors[_DROPOUT] = dropout
         facts = {
             "loss": loss,
+            "gradient_norms": list(gradient_norms),
             "optimizer": {"steps": optimizer.steps, "scalars": dict(optimizer.scalars)},
         }
         return cls(config, facts, tensors)
@@ -102,7 +105,7 @@ class NetworkSnapshot:
                 self.tensors[f"{_OPTIMIZER}{state}.{name}"].to(device, copy=True)
                 for name in parameters
             ]
-            for state in OPTIMIZERS[self.config.optimizer.name].state_names
+            for state in optimizer_of(self.config).state_names
         }
 
     def has_tensors(self) -> bool:
@@ -110,7 +113,7 @@ class NetworkSnapshot:
         config, (sizes, dtype) = self.config, self.shape
         parameters, statistics = tensor_shapes(config.model, sizes)
         shapes = {_MODEL + name: shape for name, shape in {**parameters, **statistics}.items()}
-        for state in OPTIMIZERS[config.optimizer.name].state_names:
+        for state in optimizer_of(config).state_names:
             shapes |= {f"{_OPTIMIZER}{state}.{name}": shape for name, shape in parameters.items()}
         numbers = {name: tensor for name, tensor in self.tensors.items() if name != _DROPOUT}
         return (
@@ -207,9 +210,11 @@ class Snapshot:
         example = _example(config.model)
         scores = {name: 0.0 for name in metrics if name != "loss"}
         example["history"] = [EpochRecord(1, 0.0, 0.0, scores, 0.0).to_dict()]
-        example["networks"][0]["optimizer"]["scalars"] = build_optimizer(config.optimizer).scalars
+        example["networks"][0]["optimizer"]["scalars"] = optimizer_of(config).scalars
         if len(facts["networks"]) > 1:
             example["history"][0]["folds"] = [0.0]
+        if GRADIENT_NORMS in config.diagnostics:
+            example["history"][0]["gradient_norms"] = [0.0]
         for name in ("patience", "stopping_metric"):
             if getattr(config, name) is None:
                 example["config"][name] = None
@@ -253,6 +258,7 @@ def _example(like: ModelConfig) -> dict[str, Any]:
         optimizer=OptimizerConfig(name="", lr=0.0),
         patience=1,
         stopping_metric="",
+        diagnostics=("",),
     )
     return {
         "config": config.to_dict(),
@@ -264,7 +270,9 @@ def _example(like: ModelConfig) -> dict[str, Any]:
         "batch": 0,
         "seconds": 0.0,
         "history": [],
-        "networks": [{"loss": 0.0, "optimizer": {"steps": 0, "scalars": {}}}],
+        "networks": [
+            {"loss": 0.0, "gradient_norms": [0.0], "optimizer": {"steps": 0, "scalars": {}}}
+        ],
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpo.config import NumpyCnnConfig
+from hpo.config import MlpConfig, NumpyCnnConfig
 from hpo.data import describe, load_train, split
 from hpo.data import folds as cut_into_folds
 from hpo.data.augment import Augmentation, build_augmentations
@@ -176,7 +176,7 @@ def _divide(definition: StudyDefinition, rows: int) -> list[tuple[_Rows, _Rows]]
 
 def _device(definition: StudyDefinition) -> torch.device:
     """Where the rows lie; networks in NumPy train on the CPU, whatever device the study names."""
-    if set(definition.model.options) == {NumpyCnnConfig.family}:
+    if _families(definition) == {NumpyCnnConfig.family}:
         return torch.device("cpu")
     return pick_device(definition.training.device)
 
@@ -188,17 +188,17 @@ def _precision(definition: StudyDefinition, device: torch.device) -> torch.dtype
     as long as one in float32, so `auto` looks at products where there are perceptrons. A number
     to predict from would lose all but three digits, so there it is float32.
     """
-    model, name = definition.model, definition.training.precision
-    alone = model.mlp is None and device.type == "cpu" and name == "auto"
+    families, name = _families(definition), definition.training.precision
+    alone = MlpConfig.family not in families and device.type == "cpu" and name == "auto"
     measured = describe(definition.dataset.name).targets > 0 and name == "auto"
-    if model.numpy_cnn is not None or alone or measured:
+    if NumpyCnnConfig.family in families or alone or measured:
         return torch.float32
     return pick_precision(name, device)
 
 
 def _use_threads(definition: StudyDefinition, shape: Sequence[int]) -> None:
     use_threads(_work(definition, shape))
-    if definition.model.numpy_cnn is not None:
+    if NumpyCnnConfig.family in _families(definition):
         use_threads_in_numpy()
 
 
@@ -208,13 +208,20 @@ def _work(definition: StudyDefinition, shape: Sequence[int]) -> int:
     Of a perceptron that of the first layer is looked at.
     """
     most = 0
-    for network in definition.model.options.values():
-        if isinstance(network, MlpSection):
-            most = max(most, math.prod(shape) * network.widest)
-        if isinstance(network, ConvolutionalSection):
-            found = largest_stages(network, shape)
-            most = max(most, *(stage.weights * stage.pixels for stage in found))
-    return most * largest(definition.training.batch_size)
+    for run in definition.runs:
+        rows = largest(run.training.batch_size)
+        for network in run.model.options.values():
+            if isinstance(network, MlpSection):
+                most = max(most, math.prod(shape) * network.widest * rows)
+            if isinstance(network, ConvolutionalSection):
+                found = largest_stages(network, shape)
+                most = max(most, *(stage.weights * stage.pixels * rows for stage in found))
+    return most
+
+
+def _families(definition: StudyDefinition) -> set[str]:
+    """Of networks, that the study may draw or its variations have."""
+    return {name for run in definition.runs for name in run.model.options}
 
 
 def _check_dataset(definition: StudyDefinition) -> None:
@@ -225,7 +232,7 @@ def _check_dataset(definition: StudyDefinition) -> None:
 
 def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
     """Refuse a study that could draw a batch larger than its training rows."""
-    batch = largest(definition.training.batch_size)
+    batch = max(largest(run.training.batch_size) for run in definition.runs)
     if batch > rows:
         message = (
             f"training.batch_size: a batch of {batch} is larger than the {rows} training rows "

@@ -41,7 +41,8 @@ def test_both_are_standardised_by_the_rows_that_are_named() -> None:
 def test_batches_are_all_rows_in_order_and_leave_the_rows_as_they_are() -> None:
     rows = rows_of(11)
     examples, index = VectorTensors(rows, CPU), torch.arange(11).flip(0)
-    levels = Normalization(*torch.tensor([[1.0] * 3, [2.0] * 3]), torch.ones(2), torch.ones(2) * 4)
+    ones = torch.ones(3)
+    levels = Normalization(ones, 2 * ones, ones[:2], 4 * ones[:2])
     parts = list(examples.batches(index, levels, torch.float32, 4))
     assert [len(targets) for _, targets in parts] == [4, 4, 3]
     features, targets = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -80,7 +80,7 @@ search: {trials: 1e9, n_trials: 4, pruner: {asha: {}, median: {}}, sampler: cmae
 retrain: !!python/object/apply:os.system [touch canary]
 name: x
 epochs: 3
-variations: []
+variations: {}
 """
 
 ALL_OF_IT = """\
@@ -110,7 +110,7 @@ study.yaml:17: search.n_trials: unknown key; did you mean `trials`?
 study.yaml:18: retrain: the tag '!!python/object/apply:os.system' is refused; a study is plain data
 study.yaml:19: name: a study is named after its file, or by `--name`; leave this key out
 study.yaml:20: epochs: unknown key; did you mean `training.epochs`?
-study.yaml:21: variations: this version has no variations; give each its own study file
+study.yaml:21: variations: a mapping stands where a list of mappings is wanted
 """  # noqa: E501
 
 
@@ -271,6 +271,7 @@ def test_the_json_schema_describes_the_file() -> None:
         "training",
         "search",
         "retrain",
+        "variations",
     ]
     assert schema["required"] == ["dataset", "model", "optimizer", "training"]
     dropout = schema["$defs"]["MlpSection"]["properties"]["dropout"]

@@ -29,7 +29,7 @@ def scored(
     goal: Goal, outputs: Tensor, wanted: Tensor, scale: Tensor | None, batch: int
 ) -> dict[str, list[float]]:
     """The scores of rows that come `batch` at a time."""
-    parts = zip(outputs.split(batch, 2), wanted.split(batch, 1), strict=True)
+    parts = zip(torch.split(outputs, batch, 2), torch.split(wanted, batch, 1), strict=True)
     sums = torch.stack([goal.sums(*part) for part in parts]).sum(0)
     return {name: values.tolist() for name, values in goal.scores(sums, scale).items()}
 

@@ -37,8 +37,14 @@ def task() -> Task:
     targets = np.stack([100 * np.sin(inputs[:, 0]) + 800, 0.01 * inputs[:, 1]], 1)
     rows = MeasuredRows(inputs.astype(np.float32), targets.astype(np.float32))
     examples = VectorTensors(rows, CPU)
-    dtypes = {"precision": torch.float64, "dtype": torch.float64}
-    return Task(examples, 2, examples.normalization(TRAINING), goal=TARGETS, **dtypes)
+    return Task(
+        examples,
+        outputs=2,
+        normalization=examples.normalization(TRAINING),
+        precision=torch.float64,
+        dtype=torch.float64,
+        goal=TARGETS,
+    )
 
 
 def config(**changes: Any) -> TrialConfig:
@@ -80,7 +86,7 @@ def test_a_member_is_a_plain_torch_loop_and_its_scores_are_scikit_learns(task: T
             features, wanted = task.examples.batch(index, task.normalization, torch.float64)
             loss = functional.mse_loss(module(features), wanted.double())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         record = member.history.records[epoch]
