@@ -113,3 +113,24 @@ def test_the_line_is_as_good_as_its_noise_allows(place: Path) -> None:
     noise = np.sqrt(np.mean((rows.targets - 3 * rows.inputs - 4) ** 2))
     assert max(metrics["test_metrics"]["rmse"]) < 1.02 * noise
     assert describe("linear").targets == 1
+
+
+def test_variations_of_a_regression_are_scored_on_the_test_rows(place: Path) -> None:
+    (place / "studies").mkdir()
+    (place / "studies" / "steps.yaml").write_text(
+        "# studies/steps.yaml: three rates\n"
+        "dataset: {name: linear, validation: 0.2}\n"
+        "model: {mlp: {widths: []}}\n"
+        "optimizer: {sgd: {lr: 0.1}}\n"
+        "training: {batch_size: 50, epochs: 5, diagnostics: [gradient_norms]}\n"
+        "search: {metric: r2}\n"
+        "variations:\n"
+        "  - {}\n"
+        "  - {optimizer.sgd.lr: 0.0001}\n"
+    )
+    done = here(place, "optimize", "--study", "steps")
+    assert "test r2: of its network after the last epoch" in done.stdout
+    good, poor = read(place, "trials", "--study", "steps")
+    assert good["test_r2"] > 0.99
+    assert good["test_r2"] > poor["test_r2"]
+    assert "test_accuracy" not in good
