@@ -1,11 +1,11 @@
-"""A process that runs scikit-learn's GridSearchCV over skorch on some cells of the grid.
+"""A process that runs scikit-learn's GridSearchCV over skorch on some cells of a grid.
 
-It prints a line of JSON: the seconds of the search, and the mean accuracy of each cell.
+Its argument is JSON, as `grid.py` writes it. It prints a line of JSON: the seconds of the search,
+and the mean accuracy of each cell.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -18,15 +18,14 @@ from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
 from torch import Tensor, nn
 
-from benchmarks.grid_cells import WIDTH, Cell, all_cells, folds_of
-from benchmarks.grid_train import add_options
-from hpo.data import describe, load_train
+from hpo.config import MlpConfig, TrialConfig
+from hpo.data import describe, folds, load_train
 
 __all__ = ["Network"]
 
 _ACTIVATIONS = {"relu": nn.ReLU, "selu": nn.SELU, "silu": nn.SiLU}
 _OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
-_WARM_UP_ROWS = 10 * WIDTH
+_WARM_UP_ROWS = 3000
 
 
 class Network(nn.Module):
@@ -36,17 +35,18 @@ class Network(nn.Module):
         self,
         features: int,
         classes: int,
+        width: int = 128,
         activation: str = "relu",
         batch_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(features, WIDTH),
-            nn.BatchNorm1d(WIDTH) if batch_norm else nn.Identity(),
-            _ACTIVATIONS[activation](),
+            nn.BatchNorm1d(features) if batch_norm else nn.Identity(),
             nn.Dropout(dropout),
-            nn.Linear(WIDTH, classes),
+            nn.Linear(features, width),
+            _ACTIVATIONS[activation](),
+            nn.Linear(width, classes),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -56,31 +56,29 @@ class Network(nn.Module):
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.grid_peer")
-    add_options(parser)
-    parser.add_argument("--cells", required=True, help="their places in the grid")
-    parser.add_argument("--jobs", type=int, default=2)
-    options = parser.parse_args(arguments)
-    cells = all_cells([int(size) for size in options.batch_sizes.split(",")])
-    chosen = [cells[int(place)] for place in options.cells.split(",")]
-    rows = load_train(options.dataset)
+    asked = json.loads(arguments[0])
+    cells = [TrialConfig.from_dict(cell) for cell in asked["cells"]]
+    rows = load_train(asked["dataset"])
     features = rows.images.reshape(len(rows), -1).astype(np.float32)
     features = (features - features.mean()) / features.std()
-    classes = describe(options.dataset).classes
+    classes, jobs = describe(asked["dataset"]).classes, asked["jobs"]
     # The jobs' processes start, import torch and train a little before the clock does.
-    some = slice(0, _WARM_UP_ROWS)
-    _search(chosen[:1] * options.jobs, features[some], rows.labels[some], classes, 1, options.jobs)
+    some = min(_WARM_UP_ROWS, len(rows))
+    few = folds(some, asked["folds"], asked["seed"])
+    _search(cells[:1] * jobs, features[:some], rows.labels[:some], few, classes, 1, jobs)
+    parts = folds(len(rows), asked["folds"], asked["seed"])
     start = time.perf_counter()
-    search = _search(chosen, features, rows.labels, classes, options.epochs, options.jobs)
+    search = _search(cells, features, rows.labels, parts, classes, asked["epochs"], jobs)
     seconds = time.perf_counter() - start
     means = search.cv_results_["mean_test_score"].tolist()
     print(json.dumps({"seconds": seconds, "means": means}))
 
 
 def _search(
-    cells: list[Cell],
+    cells: list[TrialConfig],
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
     classes: int,
     epochs: int,
     jobs: int,
@@ -98,7 +96,7 @@ def _search(
     search = GridSearchCV(
         network,
         [{key: [value] for key, value in _parameters(cell).items()} for cell in cells],
-        cv=folds_of(labels),
+        cv=parts,
         scoring="accuracy",
         n_jobs=jobs,
         refit=False,
@@ -106,13 +104,17 @@ def _search(
     return search.fit(features, labels)
 
 
-def _parameters(cell: Cell) -> dict[str, Any]:
+def _parameters(cell: TrialConfig) -> dict[str, Any]:
+    model = cell.model
+    assert isinstance(model, MlpConfig)
+    (width,) = model.widths
     return {
-        "module__activation": cell.activation,
-        "module__batch_norm": cell.batch_norm,
-        "module__dropout": cell.dropout,
-        "optimizer": _OPTIMIZERS[cell.optimizer],
-        "lr": cell.lr,
+        "module__width": width,
+        "module__activation": model.activation,
+        "module__batch_norm": model.input_batch_norm,
+        "module__dropout": model.input_dropout,
+        "optimizer": _OPTIMIZERS[cell.optimizer.name],
+        "lr": cell.optimizer.lr,
         "batch_size": cell.batch_size,
     }
 

@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import pytest
 import torch
 
+import hpo.grid
 from benchmarks import fullness, grid, growth, growth_rules, quality, quality_tables
 from benchmarks.fullness import Stay
-from benchmarks.grid_cells import PUBLISHED, all_cells, folds_of, spread
-from benchmarks.grid_train import train_group
+from hpo import studies
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.data import load_train
 from hpo.data.tensors import ImageTensors
+from hpo.definition import load_definition
 from hpo.training.population import Member, Population
-from hpo.training.streams import Stream, derive_seed
+from hpo.training.streams import Stream
 from hpo.training.task import Task
 
 
@@ -37,51 +37,20 @@ def rows(shown: str, first: str) -> list[list[str]]:
 # --- grid
 
 
-def test_the_grid_has_144_cells_and_the_published_one_is_among_them() -> None:
-    cells = all_cells()
-    assert len(set(cells)) == len(cells) == 144
-    assert PUBLISHED in cells
+SMALL = (
+    *("--set", "dataset.name=digits", "--set", "training.epochs=2"),
+    *("--set", "training.batch_size=64"),
+)
 
 
-def test_a_sample_has_as_many_cells_of_each_batch_size() -> None:
-    cells = all_cells()
-    sample = spread(cells, 6)
-    assert len(set(sample)) == 6
-    assert sorted(cells[place].batch_size for place in sample) == [512] * 3 + [1024] * 3
-    assert spread(cells, 0) == list(range(144))
+def test_the_study_has_144_cells_and_the_published_one_is_among_them() -> None:
+    cells = hpo.grid.cells(load_definition(studies.find("fashion_mnist_grid")))
+    assert len(cells) == 144
+    assert grid.PUBLISHED in cells
 
 
-def test_the_folds_hold_out_every_row_once() -> None:
-    labels = np.arange(90) % 10
-    folds = folds_of(labels)
-    assert sorted(np.concatenate([held_out for _, held_out in folds]).tolist()) == list(range(90))
-    for training, held_out in folds:
-        assert sorted([*training.tolist(), *held_out.tolist()]) == list(range(90))
-        assert np.bincount(labels[held_out]).tolist() == [3] * 10
-
-
-def test_every_fold_is_trained_on_its_own_rows_and_scored_on_those_held_out(task: Task) -> None:
-    labels = task.examples.labels.numpy()
-    folds = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in folds_of(labels)]
-    cells = all_cells((64,))
-    group = {place: cells[place] for place in (0, 40)}
-    together = dict(train_group(task, folds, group, epochs=2))
-    assert together.keys() == group.keys()
-    for place, cell in group.items():
-        for fold, (training, held_out) in enumerate(folds):
-            population = Population(task, Stream(training, 64, 0, fold))
-            population.add([Member(0, cell.config(2), derive_seed(place, fold))])
-            population.train_epoch()
-            population.train_epoch()
-            _, [accuracy] = population.evaluate(held_out)
-            assert together[place][fold] == pytest.approx(accuracy.item(), abs=0.005)
-
-
-def test_the_grid_is_trained_by_processes_that_share_its_cells(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    small = ["--dataset", "digits", "--batch-sizes", "64,128", "--epochs", "1", "--cells", "5"]
-    grid.main([*small, "--together", "2", "--sample", "0"])
+def test_the_grid_is_timed_and_its_cells_are_ranked(capfd: pytest.CaptureFixture[str]) -> None:
+    grid.main([*SMALL, "--trials", "5", "--sample", "0", "--workers", "1"])
     shown = capfd.readouterr().out
     [timed] = rows(shown, "hpo")
     assert float(timed[1]) > 0
@@ -93,8 +62,7 @@ def test_the_grid_is_trained_by_processes_that_share_its_cells(
 @pytest.mark.slow
 def test_the_grid_is_timed_beside_scikit_learn(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("skorch")
-    small = ["--dataset", "digits", "--batch-sizes", "64,128", "--epochs", "2", "--cells", "2"]
-    grid.main([*small, "--sample", "2"])
+    grid.main([*SMALL, "--trials", "3", "--sample", "2"])
     shown = capfd.readouterr().out
     [own], [peer], [ratio] = (rows(shown, name) for name in ("hpo", "GridSearchCV", "ratio"))
     expected = float(peer[1].split()[0]) / float(own[1])

@@ -28,7 +28,7 @@ def gradient_norms(study: str, trials: Sequence[TrialRecord]) -> str:
         )
     hidden = max(_layers(trial) for trial in shown) - 1
     layers = {**{f"hidden layer {depth + 1}": depth for depth in range(hidden)}, "output": _OUTPUT}
-    title = "squared sum of the gradient with respect to the pre-activation"
+    title = "squared sum of the gradient"
     sections = [
         Section(name, [Plot(title, [_line(t, layer) for t in shown if _has(t, layer)], log=True)])
         for name, layer in layers.items()
