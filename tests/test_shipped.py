@@ -1,4 +1,4 @@
-"""The shipped studies that any images serve, each in small on the digits; others have tests beside."""
+"""The shipped studies that any images serve, each in small on the digits."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ def test_a_shipped_study_runs_to_its_artifact(name: str, tmp_path: Path) -> None
     assert status["finished"] == status["budget"] == STUDIES[name]
     result = read(tmp_path, "retrain-best", "--study", name)
     assert 0 < result["test"]["mean"] <= 1
-    assert (Path(result["artifact"]) / "model.safetensors").exists()
+    assert (tmp_path / result["artifact"] / "model.safetensors").exists()
