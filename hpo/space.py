@@ -146,9 +146,9 @@ def _draw_model(definition: StudyDefinition, trial: Suggester) -> ModelConfig:
         key: _draw_leaf(trial, f"{name}.{key}", getattr(section, key))
         for key in _settings_of(section, repeated=len(sizes))
     }
-    if name == MlpConfig.family:
+    if section.family == MlpConfig.family:
         return MlpConfig(widths=sizes, **settings)
-    if name == CnnConfig.family:
+    if section.family == CnnConfig.family:
         return CnnConfig(channels=sizes, **settings)
     return NumpyCnnConfig(channels=sizes, **settings)
 

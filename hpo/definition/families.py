@@ -42,12 +42,14 @@ class FamilySection(Section):
     """A family of networks, which repeat a part: a layer, a stage.
 
     Attributes:
+        family: its name.
         part: what is repeated.
         repeated: the keys of how many there are, of what is drawn for each, and of the constant
             list that takes the place of both.
         of_repeated: keys that change nothing where there is none.
     """
 
+    family: ClassVar[str]
     part: ClassVar[str]
     repeated: ClassVar[tuple[str, str, str]]
     of_repeated: ClassVar[tuple[str, ...]] = ()
@@ -138,9 +140,13 @@ class ConvolutionalSection(FamilySection):
 class NumpyCnnSection(ConvolutionalSection):
     """Convolutional networks in NumPy alone."""
 
+    family: ClassVar[str] = "numpy_cnn"
+
 
 class CnnSection(ConvolutionalSection):
     """Convolutional networks in torch, with batch norm, and dropout in the head."""
+
+    family: ClassVar[str] = "cnn"
 
     batch_norm: Annotated[FlagLeaf, Flag()] = False
     dropout: Annotated[FloatLeaf, Number("a dropout is a probability", high=1, open_high=True)] = (

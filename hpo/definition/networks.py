@@ -5,9 +5,19 @@ A field of type `IntLeaf`, `FloatLeaf`, `FlagLeaf` or `WordLeaf` is a constant o
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+import re
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, core_schema
 
 from hpo.definition.families import CnnSection, FamilySection, NumpyCnnSection
 from hpo.definition.kinds import (
@@ -52,6 +62,7 @@ def _least(leaf: FloatLeaf) -> float:
 class MlpSection(FamilySection):
     """Multilayer perceptrons: `layers` and `width`, drawn for each layer, or fixed `widths`."""
 
+    family: ClassVar[str] = "mlp"
     part: ClassVar[str] = "layer"
     repeated: ClassVar[tuple[str, str, str]] = ("layers", "width", "widths")
     of_repeated: ClassVar[tuple[str, ...]] = ("activation", "batch_norm", "dropout")
@@ -95,13 +106,89 @@ class MlpSection(FamilySection):
 
 
 class ModelSection(ChoiceOfOne):
-    """The families of networks; several make the family a choice."""
+    """The families of networks; several make the family a choice.
+
+    A family may stand several times, under names of its own that begin with the family's:
+    `mlp_deep`, `mlp_normed`. So a study compares structures that no product of ranges describes.
+
+    Attributes:
+        named: these, each with its name; in a file they stand beside the families.
+    """
 
     noun: ClassVar[str] = "family of networks"
 
     mlp: MlpSection | None = None
     cnn: CnnSection | None = None
     numpy_cnn: NumpyCnnSection | None = None
+    named: tuple[tuple[str, SerializeAsAny[FamilySection]], ...] = ()
+
+    @property
+    def options(self) -> dict[str, Section]:
+        """The families that are given, in the order of the schema, then the named ones."""
+        families = (getattr(self, name) for name in _FAMILIES)
+        found = {section.family: section for section in families if section is not None}
+        return {**found, **dict(self.named)}
+
+    @property
+    def families(self) -> list[str]:
+        """Those of all options, each once."""
+        sections = (section for section in self.options.values())
+        return list(
+            dict.fromkeys(one.family for one in sections if isinstance(one, FamilySection))
+        )
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The families; names are one's own."""
+        return list(_FAMILIES)
+
+    @classmethod
+    def prepared(cls, data: dict[str, Any] | str) -> Any:
+        """What stands under a name of one's own is read as the family's."""
+        data = super().prepared(data)
+        if isinstance(data, str):
+            return data
+        families: dict[str, Any] = {}
+        named: dict[str, FamilySection] = {}
+        problems: list[InitErrorDetails] = []
+        for key, value in data.items():
+            match = _NAMED.fullmatch(str(key))
+            if match is None:
+                families[key] = value
+                continue
+            try:
+                named[key] = _FAMILIES[match[1]].model_validate(value)
+            except ValidationError as error:
+                lines = error.errors(include_url=False)
+                problems += [detail(line["msg"], key, *line["loc"]) for line in lines]
+        if problems:
+            raise invalid(problems)
+        return {**families, "named": tuple(sorted(named.items()))} if named else families
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Names stand beside the families."""
+        found = super().__get_pydantic_json_schema__(schema, handler)
+        own = found["properties"]
+        del own["named"]
+        found["patternProperties"] = {f"^{name}_[a-z0-9_]+$": own[name] for name in _FAMILIES}
+        return found
+
+    @model_serializer(mode="wrap")
+    def _side_by_side(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = {key: value for key, value in handler(self).items() if value is not None}
+        named = dict(data.pop("named"))
+        return {**data, **named}
+
+
+_FAMILIES: dict[str, type[FamilySection]] = {
+    "mlp": MlpSection,
+    "cnn": CnnSection,
+    "numpy_cnn": NumpyCnnSection,
+}
+_NAMED = re.compile(r"(mlp|numpy_cnn|cnn)_[a-z0-9_]{1,40}")
 
 
 # --- optimizer

@@ -337,7 +337,7 @@ class StudyDefinition(Section):
 
     @model_validator(mode="after")
     def _numpy_can_do_it(self) -> Self:
-        if self.model.numpy_cnn is not None:
+        if "numpy_cnn" in self.model.families:
             training = self.training
             asked = (self.optimizer, training.precision)
             problems = list(beyond_numpy(*asked, gradient_reset=training.gradient_reset))
@@ -347,7 +347,7 @@ class StudyDefinition(Section):
 
     @model_validator(mode="after")
     def _has_what_is_watched(self) -> Self:
-        others = [name for name in self.model.options if name != "mlp"]
+        others = [name for name in self.model.families if name != "mlp"]
         if self.training.diagnostics and others:
             sentence = (
                 f"gradient norms are those of an mlp, and {others[0]} has none; leave this out"

@@ -221,7 +221,7 @@ def _work(definition: StudyDefinition, shape: Sequence[int]) -> int:
 
 def _families(definition: StudyDefinition) -> set[str]:
     """Of networks, that the study may draw or its variations have."""
-    return {name for run in definition.runs for name in run.model.options}
+    return {name for run in definition.runs for name in run.model.families}
 
 
 def _check_dataset(definition: StudyDefinition) -> None:
