@@ -156,6 +156,7 @@ def test_f17_all_that_goes_well_keeps_it_as_well(
 
     changes = (
         *("--trials", "4", "--set", "training.epochs=2"),
+        *("--set", "training.diagnostics=[gradient_norms]"),  # there is something to plot
         *("--set", "retrain={finalists: 1, seeds: 1}"),
     )
     search = start(
@@ -168,7 +169,7 @@ def test_f17_all_that_goes_well_keeps_it_as_well(
     said += "\n".join(lines)
     for command in COMMANDS:
         if command[0] not in ("optimize", "worker", "dashboard"):
-            form = changes if command[0] == "submit" else ("--format", "json")
+            form = {"submit": changes, "plot": ()}.get(command[0], ("--format", "json"))
             known = [word if word != "nowhere" else "digits" for word in command]
             done = here(folder, *known, *form, "-v", "--debug", **place)
             said += done.stdout + done.stderr
