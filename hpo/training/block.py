@@ -13,7 +13,6 @@ from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
 from hpo.training.diagnostics import GRADIENT_NORMS, GradientNorms
 from hpo.training.dropout import DropoutMasks, LayerMasks
-from hpo.training.member import Member
 from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
@@ -35,7 +34,7 @@ class WideBlock:
     """The perceptrons of a population's members, laid out side by side for training.
 
     Args:
-        members: whose networks lie here, in any order.
+        networks: who lies here; who is equal in kind keeps this order.
         masks: of each network, what draws its dropout.
         batch: rows of a training batch.
         batches: how many there are in an epoch; learning rates follow from it.
@@ -48,17 +47,13 @@ class WideBlock:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        networks: Sequence[Network],
         masks: Mapping[Network, DropoutMasks],
         task: Task,
         batch: int,
         batches: int,
         state_of: Callable[[Network], Mapping[str, Tensor]],
     ) -> None:
-        # By key: so a layout, and with it the rounding, follows from who is there, and not from
-        # who came first.
-        members = sorted(members, key=lambda member: member.key)
-        networks = [network for member in members for network in member.networks]
         configs = [_perceptron(network) for network in networks]
         order = arrange(configs, [network.stream for network in networks])
         self.networks = [networks[place] for place in order]

@@ -89,8 +89,12 @@ def lay_out(
         batches: how many there are in an epoch; learning rates follow from it.
         state_of: a network's tensors, by the names of its module.
     """
-    wide = [member for member in members if isinstance(member.config.model, MlpConfig)]
-    lone = [member for member in members if member not in wide]
+    # By key: so a layout, and with it the rounding, follows from who is there, and not from who
+    # came first.
+    members = sorted(members, key=lambda member: member.key)
+    networks = [network for member in members for network in member.networks]
+    wide = [network for network in networks if isinstance(network.config.model, MlpConfig)]
+    lone = [network for network in networks if not isinstance(network.config.model, MlpConfig)]
     given = (masks, task, batch, batches, state_of)
     blocks: list[Block] = []
     if wide:
@@ -101,19 +105,18 @@ def lay_out(
 
 
 class LoneBlock:
-    """Networks that train each by itself, one after the other; arguments as of `lay_out`."""
+    """Networks that train each by itself, one after the other; arguments as of `WideBlock`."""
 
     def __init__(
         self,
-        members: Sequence[Member],
+        networks: Sequence[Network],
         masks: Mapping[Network, DropoutMasks],
         task: Task,
         batch: int,
         batches: int,
         state_of: Callable[[Network], Mapping[str, Tensor]],
     ) -> None:
-        members = sorted(members, key=lambda member: member.key)
-        self.networks = [network for member in members for network in member.networks]
+        self.networks = list(networks)
         self._goal = task.goal
         self._batches = batches
         self._trained: dict[Network, LoneNetwork] = {}
