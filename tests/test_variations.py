@@ -240,6 +240,10 @@ def test_gradient_norms_lie_with_the_learning_curve(place: Path) -> None:
     assert "<h2>output</h2>" in page
     assert all(f"{number}: {words}" in page for number, words in enumerate(WORDS))
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page)  # it asks no network
+    (place / "pages").mkdir()
+    inside = here(place, "plot", "--study", "steps", "--out", "pages")
+    assert inside.stdout == "pages/steps-gradient_norms.html\n"
+    assert (place / inside.stdout.strip()).is_file()
 
 
 def test_a_plot_of_what_was_not_noted_says_how_to_get_it(place: Path) -> None:

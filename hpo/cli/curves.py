@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from hpo.cli.options import (
     storage_url,
     study_name,
 )
+from hpo.cli.pages import PageFile, write_page
 from hpo.errors import UsageError
 
 __all__ = ["register"]
@@ -40,16 +40,6 @@ _Best = Annotated[
         show_default=False,
     ),
 ]
-_Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="FILE",
-        help="The page, or a folder for it; STUDY-curves.html if left out. An older page is "
-        "replaced.",
-        show_default=False,
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +51,7 @@ def curves(
     study: StudyName,
     trial: _Trial = None,
     best: _Best = None,
-    out: _Out = None,
+    out: PageFile = None,
     storage: StorageUrl = None,
     output: TextOutputFormat = TextFormat.TABLE,
 ) -> None:
@@ -71,7 +61,6 @@ def curves(
     needs neither a network nor another file.
     """
     from hpo.cli import rendering
-    from hpo.files import disk_errors, write_whole
     from hpo.results.curves import choose, draw
     from hpo.results.overfitting import fields
     from hpo.search.status import read_trials
@@ -85,11 +74,7 @@ def curves(
         found, maximize = read_trials(opened, name)
         metric = load(opened, name)[1].search.metric
     chosen = choose(name, found, trial or (), best or 1, maximize=maximize)
-    path = Path() if out is None else out
-    if path.is_dir():
-        path /= f"{name}-curves.html"
-    with disk_errors(path, "name another file with --out"):
-        write_whole(path, draw(name, metric, chosen).encode())
+    path = write_page(out, f"{name}-curves.html", draw(name, metric, chosen))
     rows = [
         {"number": one.number, "value": one.value, **fields(one.curve), "curve": one.curve}
         for one in chosen

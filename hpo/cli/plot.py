@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hpo.cli.options import RESULTS_PANEL, StorageUrl, StudyName, storage_url, study_name
+from hpo.cli.pages import PageFile, write_page
 
 __all__ = ["register"]
 
@@ -20,16 +20,6 @@ class What(StrEnum):
 
 
 _What = Annotated[What, typer.Option("--what", help="What to draw.")]
-_Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="FILE",
-        help="The page; STUDY-WHAT.html in the working folder if left out. An older one is "
-        "replaced.",
-        show_default=False,
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def plot(
     study: StudyName,
     what: _What = What.GRADIENT_NORMS,
-    out: _Out = None,
+    out: PageFile = None,
     storage: StorageUrl = None,
 ) -> None:
     """Draw a diagnostic of a study's trials against the epoch, as an HTML page.
@@ -48,16 +38,12 @@ def plot(
     The page needs neither a network nor another file.
     """
     from hpo.cli import rendering
-    from hpo.files import disk_errors, write_whole
     from hpo.results.plots import gradient_norms
     from hpo.search.status import read_trials
     from hpo.search.storage import open_storage
 
     name = study_name(study)
-    path = Path(f"{name}-{what}.html") if out is None else out
     with open_storage(storage_url(storage), must_exist=True) as opened:
         found, _ = read_trials(opened, name)
     page = gradient_norms(name, found)
-    with disk_errors(path, "name another file with --out"):
-        write_whole(path, page.encode())
-    rendering.write(str(path))
+    rendering.write(str(write_page(out, f"{name}-{what}.html", page)))

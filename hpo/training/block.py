@@ -12,7 +12,7 @@ from hpo.config import MlpConfig
 from hpo.models.layout import arrange
 from hpo.models.wide_mlp import WideMlp
 from hpo.training.diagnostics import GRADIENT_NORMS, GradientNorms
-from hpo.training.dropout import DropoutMasks, LayerMasks
+from hpo.training.dropout import LayerMasks
 from hpo.training.network import Network
 from hpo.training.schedules import rate_factor
 from hpo.training.task import Task
@@ -35,7 +35,7 @@ class WideBlock:
 
     Args:
         networks: who lies here; who is equal in kind keeps this order.
-        masks: of each network, what draws its dropout.
+        generators: of each network, what draws its dropout.
         batch: rows of a training batch.
         batches: how many there are in an epoch; learning rates follow from it.
         state_of: a network's tensors, by the names of `Mlp.state_dict()`.
@@ -48,7 +48,7 @@ class WideBlock:
     def __init__(
         self,
         networks: Sequence[Network],
-        masks: Mapping[Network, DropoutMasks],
+        generators: Mapping[Network, torch.Generator],
         task: Task,
         batch: int,
         batches: int,
@@ -80,7 +80,7 @@ class WideBlock:
         self._masks = {
             depth: LayerMasks(
                 [
-                    (rows, DropoutMasks(probability, masks[self.networks[place]].generator))
+                    (rows, probability, generators[self.networks[place]])
                     for place, (rows, probability) in of.items()
                 ],
                 mask,

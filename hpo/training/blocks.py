@@ -18,7 +18,6 @@ from hpo.models.stages import flattened, stages
 from hpo.training.block import WideBlock
 from hpo.training.block import cost as cost_of_mlp
 from hpo.training.devices import device_name
-from hpo.training.dropout import DropoutMasks
 from hpo.training.lone import LoneNetwork, NumpyNetwork, TorchNetwork, load
 from hpo.training.member import Member
 from hpo.training.network import Network
@@ -74,7 +73,7 @@ class Block(Protocol):
 
 def lay_out(
     members: Sequence[Member],
-    masks: Mapping[Network, DropoutMasks],
+    generators: Mapping[Network, torch.Generator],
     task: Task,
     batch: int,
     batches: int,
@@ -84,7 +83,7 @@ def lay_out(
 
     Args:
         members: whose networks lie here, in any order; at least one.
-        masks: of each network, what draws its dropout.
+        generators: of each network, what draws its dropout.
         batch: rows of a training batch.
         batches: how many there are in an epoch; learning rates follow from it.
         state_of: a network's tensors, by the names of its module.
@@ -95,7 +94,7 @@ def lay_out(
     networks = [network for member in members for network in member.networks]
     wide = [network for network in networks if isinstance(network.config.model, MlpConfig)]
     lone = [network for network in networks if not isinstance(network.config.model, MlpConfig)]
-    given = (masks, task, batch, batches, state_of)
+    given = (generators, task, batch, batches, state_of)
     blocks: list[Block] = []
     if wide:
         blocks.append(WideBlock(wide, *given))
@@ -110,7 +109,7 @@ class LoneBlock:
     def __init__(
         self,
         networks: Sequence[Network],
-        masks: Mapping[Network, DropoutMasks],
+        generators: Mapping[Network, torch.Generator],
         task: Task,
         batch: int,
         batches: int,
@@ -121,7 +120,7 @@ class LoneBlock:
         self._batches = batches
         self._trained: dict[Network, LoneNetwork] = {}
         for network in self.networks:
-            trained = _build(network, task, masks[network], batch)
+            trained = _build(network, task, generators[network], batch)
             load(trained, state_of(network))
             parameters = trained.parameters()
             network.resume(list(parameters), next(iter(parameters.values())).device)
@@ -223,12 +222,12 @@ def device_of(config: TrialConfig, task: Task) -> str:
     return "cpu" if numpy else device_name(task.examples.device)
 
 
-def _build(network: Network, task: Task, masks: DropoutMasks, batch: int) -> LoneNetwork:
+def _build(network: Network, task: Task, generator: torch.Generator, batch: int) -> LoneNetwork:
     config = network.config.model
     if isinstance(config, NumpyCnnConfig):
         return NumpyNetwork(config, task, batch)
     assert isinstance(config, CnnConfig)
-    return TorchNetwork(config, task, masks, batch)
+    return TorchNetwork(config, task, generator, batch)
 
 
 def cost(config: TrialConfig, shape: Sequence[int], outputs: int) -> float:

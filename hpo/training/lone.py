@@ -21,7 +21,7 @@ from hpo.config import CnnConfig, NumpyCnnConfig, OptimizerConfig
 from hpo.models.cnn import Cnn
 from hpo.models.numpy_cnn import SGD, Adam, Diverged, build_network
 from hpo.models.numpy_cnn import Optimizer as NumpyOptimizer
-from hpo.training.dropout import DropoutMasks, LayerMasks
+from hpo.training.dropout import LayerMasks
 from hpo.training.optimizers import Optimizer
 from hpo.training.task import Task
 
@@ -68,11 +68,13 @@ class TorchNetwork:
     """A `Cnn` with autograd; the tests hold it against a plain module in float64.
 
     Args:
-        masks: what draws its dropout; torch's own would hang on who lies beside it.
+        generator: what draws its dropout; torch's own would hang on who lies beside it.
         batch: rows of a training batch.
     """
 
-    def __init__(self, config: CnnConfig, task: Task, masks: DropoutMasks, batch: int) -> None:
+    def __init__(
+        self, config: CnnConfig, task: Task, generator: torch.Generator, batch: int
+    ) -> None:
         self.trouble = ""
         self._task = task
         device = task.examples.device
@@ -84,7 +86,7 @@ class TorchNetwork:
                 part.in_features for part in reversed(self._module) if isinstance(part, nn.Linear)
             )
             mask = torch.ones(units, batch, device=device, dtype=task.dtype)
-            self._masks = LayerMasks([(slice(0, units), masks)], mask)
+            self._masks = LayerMasks([(slice(0, units), config.dropout, generator)], mask)
             self._module.dropout = _Masked(mask)
         self._gradients: list[Tensor] = []
         self._optimizer: Optimizer | None = None

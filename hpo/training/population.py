@@ -20,7 +20,6 @@ from hpo.data.tensors import Normalization
 from hpo.models.tensors import first_tensors, sizes_for
 from hpo.training.blocks import Block, cost, lay_out
 from hpo.training.diagnostics import mean_norms
-from hpo.training.dropout import DropoutMasks
 from hpo.training.history import EpochRecord
 from hpo.training.member import Member
 from hpo.training.network import Network
@@ -74,7 +73,7 @@ class Population:
         self._between_batches = True
         self._block: Block | None = None
         self._places = _NOWHERE  # of the networks in the block, member by member, fold by fold
-        self._masks: dict[Network, DropoutMasks] = {}
+        self._generators: dict[Network, torch.Generator] = {}  # of dropout
 
     def __len__(self) -> int:
         return len(self.members)
@@ -92,7 +91,7 @@ class Population:
             else:
                 member.reads(self._stream_of(member.snapshot))
             for network in member.networks:
-                self._masks[network] = self._new_masks(network)
+                self._generators[network] = self._dropout_generator(network)
         if members:
             self._arrange([*self.members, *members])
 
@@ -101,7 +100,7 @@ class Population:
         if len(staying) < len(self.members):
             self._arrange([member for member in self.members if member in staying])
             networks = [network for member in self.members for network in member.networks]
-            self._masks = {network: self._masks[network] for network in networks}
+            self._generators = {network: self._generators[network] for network in networks}
 
     def state(self, member: Member) -> dict[str, Tensor]:
         """Copies of the tensors of a member without folds, by the names of its module."""
@@ -125,7 +124,7 @@ class Population:
                     network.loss,
                     network.optimizer,
                     self._state(network),
-                    self._masks[network].generator.get_state(),
+                    self._generators[network].get_state(),
                     network.gradient_norms,
                 )
                 for network in member.networks
@@ -311,7 +310,7 @@ class Population:
             return
         self._block = lay_out(
             members,
-            self._masks,
+            self._generators,
             self.task,
             self.batch_size,
             self.batches,
@@ -339,7 +338,7 @@ class Population:
         seed = derive_seed(network.seed, _INITIALIZATION)
         return first_tensors(network.config.model, self.task.shape, self.task.outputs, seed)
 
-    def _new_masks(self, network: Network) -> DropoutMasks:
+    def _dropout_generator(self, network: Network) -> torch.Generator:
         generator = torch.Generator(self.task.examples.device)
         generator.manual_seed(derive_seed(network.seed, _DROPOUT))
         if network.snapshot is not None:
@@ -348,4 +347,4 @@ class Population:
                 generator.set_state(state)
             else:  # of another kind of device: other masks from here on, as random as these
                 generator.manual_seed(derive_seed(network.seed, _DROPOUT, steps))
-        return DropoutMasks(network.config.model.dropout, generator)
+        return generator

@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpo.training.dropout import DropoutMasks, LayerMasks
+from hpo.training.dropout import LayerMasks
+
+Source = tuple[float, torch.Generator]
 
 
-def masks(probability: float, seed: int = 0) -> DropoutMasks:
-    return DropoutMasks(probability, torch.Generator().manual_seed(seed))
+def masks(probability: float, seed: int = 0) -> Source:
+    return probability, torch.Generator().manual_seed(seed)
 
 
-def filled(source: DropoutMasks, *shape: int) -> Tensor:
+def filled(source: Source, *shape: int) -> Tensor:
     mask = torch.full(shape, math.nan)
-    LayerMasks([(slice(0, shape[0]), source)], mask).fill()
+    LayerMasks([(slice(0, shape[0]), *source)], mask).fill()
     return mask
 
 
@@ -61,7 +63,7 @@ def test_every_level_is_drawn_equally_in_every_lane() -> None:
 def test_every_member_has_masks_of_its_own_on_its_rows(batch: int) -> None:
     mask = torch.full((60, batch), math.nan)
     own = [(slice(4, 15), 0.5), (slice(15, 16), 0.9), (slice(40, 60), 0.25)]
-    layer = LayerMasks([(rows, masks(drops, rows.start)) for rows, drops in own], mask)
+    layer = LayerMasks([(rows, *masks(drops, rows.start)) for rows, drops in own], mask)
     alone = [(rows, masks(drops, rows.start)) for rows, drops in own]
     for _ in range(3):
         layer.fill()
@@ -91,6 +93,6 @@ def test_masks_follow_from_the_generator_alone() -> None:
 
 def test_float64_masks() -> None:
     mask = torch.empty(10, 10, dtype=torch.float64)
-    LayerMasks([(slice(0, 10), masks(0.3))], mask).fill()
+    LayerMasks([(slice(0, 10), *masks(0.3))], mask).fill()
     rate = 77 / 256
     assert set(mask.flatten().tolist()) == {0.0, 1 / (1 - rate)}

@@ -282,11 +282,11 @@ def test_nothing_of_a_snapshot_lives_on_in_those_who_took_it_up(bench: Bench) ->
     assert tensors
     assert all(tensor() is None for tensor in tensors)
     assert all(member.snapshot is None for member in members)
-    masks = [weakref.ref(one) for one in again._masks.values()]
+    generators = [weakref.ref(one) for one in again._generators.values()]
     again.keep([])
     gc.collect()
-    assert len(masks) == 6
-    assert all(one() is None for one in masks)
+    assert len(generators) == 6
+    assert all(one() is None for one in generators)
 
 
 def test_seconds_of_an_interrupted_epoch_add_up(
