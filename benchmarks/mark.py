@@ -1,7 +1,7 @@
 """Time to the mark: how long until a config is known that, retrained, reaches a test accuracy.
 
 For each seed hpo searches `--study` with every default, by its command. Then each peer searches
-the same rows until `--limit` times the seconds that hpo took to the mark: the tutorials' search
+the same rows for some times the seconds that hpo took to the mark: the tutorials' search
 (Optuna's example), and the same loop under Ray Tune's ASHA with two trials at a time
 (`peer_search.py`).
 
@@ -10,7 +10,8 @@ Afterwards, and not timed, these configs are retrained in their order, on traini
 rows, over `--retrain-seeds` seeds; the first whose mean test accuracy reaches `--mark` sets the
 time. Those whose validation accuracy is more than `--margin` below the mark are taken as failing:
 validation accuracy is above test accuracy here, and no retrain gains so much. A peer that does not
-get there counts as the limit. Ray comes with the extra `bench`.
+get there counts as its limit: `--peers optuna:10,ray:5` are the goals. Ray comes with the extra
+`bench`.
 """
 
 from __future__ import annotations
@@ -75,18 +76,18 @@ class Reached:
 
 def main(arguments: Sequence[str] = ()) -> None:
     options = _options(arguments)
-    names = _those_installed(options.peers.split(","))
+    limits = _limits(options.peers.split(","))
     definition = load_definition(studies.find(options.study).resolve())
     print("| seed | search | trials | to the mark, s | over hpo | validation, % | test, % |")
     print("|---|---|---|---|---|---|---|")
-    ratios: dict[str, list[float]] = {name: [] for name in names}
+    ratios: dict[str, list[float]] = {name: [] for name in limits}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         ours = _ours(seed, options)
         _print(seed, "hpo", ours, "not reached", "1" if ours.seconds else "")
         if ours.seconds is None:
             continue  # there is nothing to be measured against
-        for name in names:
-            limit = options.limit * ours.seconds
+        for name, times in limits.items():
+            limit = times * ours.seconds
             theirs = _theirs(name, definition, seed, limit, options)
             ratio = (theirs.seconds or limit) / ours.seconds
             ratios[name].append(ratio)
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] = ()) -> None:
             _print(seed, _TITLES[name], theirs, f"not in {limit:.0f}", over)
     print()
     for name, found in ratios.items():
-        _conclude(_TITLES[name], found, options)
+        _conclude(_TITLES[name], found, limits[name])
     print(
         f"\nThe mark: {options.mark * 100:g} % on the test rows of {definition.dataset.name}, the "
         f"mean over n = {options.retrain_seeds} seeds of a retrain."
@@ -108,8 +109,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--margin", type=float, default=0.015)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=5.0, help="times hpo's seconds")
-    parser.add_argument("--peers", default="optuna,ray")
+    parser.add_argument(
+        "--peers",
+        default="optuna:10,ray:5",
+        help="each with the times of hpo's seconds after which it is given up",
+    )
     parser.add_argument("--trials", type=int, help="hpo's; those of the study if left out")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="for hpo")
     parser.add_argument("--epochs", type=int, default=10, help="of a peer's trial")
@@ -119,14 +123,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _those_installed(names: Sequence[str]) -> list[str]:
-    names = [name for name in names if name]
-    unknown = [name for name in names if name not in _TITLES]
-    if unknown:
-        sys.exit(f"there is no peer {unknown[0]}; there are {', '.join(_TITLES)}")
-    if "ray" in names and importlib.util.find_spec("ray") is None:
-        sys.exit("Ray is not installed: pip install 'hpo[bench]', or --peers optuna")
-    return names
+def _limits(peers: Sequence[str]) -> dict[str, float]:
+    """The peers that are wanted, each with its limit."""
+    limits: dict[str, float] = {}
+    for peer in filter(None, peers):
+        name, _, times = peer.partition(":")
+        if name not in _TITLES:
+            sys.exit(f"there is no peer {name}; there are {', '.join(_TITLES)}")
+        try:
+            limits[name] = float(times)
+        except ValueError:
+            sys.exit(f"--peers: {peer} has no limit; write {name}:5 for 5 times hpo's seconds")
+    if "ray" in limits and importlib.util.find_spec("ray") is None:
+        sys.exit("Ray is not installed: pip install 'hpo[bench]', or --peers optuna:10")
+    return limits
 
 
 def first_to_reach(
@@ -223,10 +233,10 @@ def _print(seed: int, title: str, reached: Reached, otherwise: str, over: str) -
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
-def _conclude(title: str, ratios: Sequence[float], options: argparse.Namespace) -> None:
+def _conclude(title: str, ratios: Sequence[float], limit: float) -> None:
     if not ratios:
         return
-    capped = sum(ratio >= options.limit for ratio in ratios)
+    capped = sum(ratio >= limit for ratio in ratios)
     print(
         f"{title}: {statistics.median(ratios):.1f} times as long ({min(ratios):.1f} to "
         f"{max(ratios):.1f}), n = {len(ratios)}, {capped} of them ended at the limit."

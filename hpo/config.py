@@ -30,7 +30,8 @@ class MlpConfig:
         initialization: `he`, `xavier` or `lecun` (normal draws; biases start at zero).
         input_batch_norm: whether the inputs are normalised batch by batch, with a scale and a
             shift of their own.
-        input_dropout: the probability that an input is zeroed in training, after that.
+        input_dropout: the probability that an input is zeroed in training, after that; which
+            ones are is drawn for the batch, and so for all who read it, and not for a member.
     """
 
     family: ClassVar[str] = "mlp"

@@ -137,8 +137,8 @@ def test_what_is_far_below_the_mark_is_not_retrained() -> None:
 def test_the_time_to_the_mark_is_measured_on_hpo_and_the_tutorials_search(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ours = "--study digits --mark 0.5 --seeds 1 --trials 3 --set training.epochs=3 --limit 3"
-    theirs = "--peers optuna --rows 200 --epochs 1 --threads 1"
+    ours = "--study digits --mark 0.5 --seeds 1 --trials 3 --set training.epochs=3"
+    theirs = "--peers optuna:3 --rows 200 --epochs 1 --threads 1"
     mark.main([*ours.split(), *theirs.split()])
     first, second = table(capsys.readouterr().out)
     assert first[:3] == ["0", "hpo", "3"]
@@ -151,14 +151,16 @@ def test_the_time_to_the_mark_is_measured_on_hpo_and_the_tutorials_search(
 @pytest.mark.slow
 def test_a_mark_that_hpo_misses_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     words = "--study digits --mark 1.01 --seeds 1 --trials 1 --set training.epochs=1"
-    mark.main([*words.split(), "--peers", "optuna"])
+    mark.main([*words.split(), "--peers", "optuna:10"])
     [row] = table(capsys.readouterr().out)
     assert row[3:5] == ["not reached", ""]
 
 
 def test_an_unknown_peer_is_refused() -> None:
     with pytest.raises(SystemExit, match="there is no peer hyperopt; there are optuna, ray"):
-        mark.main(["--peers", "hyperopt"])
+        mark.main(["--peers", "hyperopt:5"])
+    with pytest.raises(SystemExit, match="optuna has no limit; write optuna:5 for 5 times hpo's"):
+        mark.main(["--peers", "optuna"])
 
 
 @pytest.mark.slow

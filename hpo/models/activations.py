@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "IDENTITY", "Activation"]
+__all__ = ["ACTIVATIONS", "Activation"]
 
 _aten = torch.ops.aten
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -78,10 +78,3 @@ ACTIVATIONS: dict[str, Activation] = {
         nn.Tanh,
     ),
 }
-
-IDENTITY = Activation(
-    lambda z, out: out.copy_(z),
-    lambda grad, _, out: None if out is grad else out.copy_(grad),
-    nn.Identity,
-)
-"""What stands in an activation's place where there is none."""

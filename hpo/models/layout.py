@@ -2,10 +2,10 @@
 
 A unit of a layer is a row of its wide tensors, `[units, batch]`, so a member's units are one block
 of memory, and what is done unit by unit runs along it. A layer's weights lie one member after the
-other: the first layers of all members that read the same batch are one matrix, and neighbours of
+other: the first layers of all members that read the same inputs are one matrix, and neighbours of
 one shape are one batched product. What is one number a unit (bias, batch norm) is one vector a
-layer. A member that normalises its inputs, or drops some, has them as units of a first layer that
-has no product.
+layer. Members that read the same numbers of a batch, all or what dropout leaves of them, are one
+matrix in the first layer; one that normalises its inputs has these to itself, as rows it reads.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from torch import Tensor
 
 from hpo.config import MlpConfig
 
-__all__ = ["IDENTITY", "LayerLayout", "Layout", "NormLayout", "ProductLayout", "Span", "arrange"]
-
-IDENTITY = "identity"
-"""The activation of prepared inputs."""
+__all__ = [
+    "LayerLayout",
+    "Layout",
+    "NormLayout",
+    "ProductLayout",
+    "ReadingLayout",
+    "Span",
+    "arrange",
+]
 
 _Kind = TypeVar("_Kind")
 
 
 def arrange(configs: Sequence[MlpConfig], streams: Sequence[int]) -> list[int]:
-    """The order in which members should lie: batch norm first, then stream, activation, widths.
+    """The order in which members should lie: batch norm first, then what they read, and shape.
 
-    So batch norm is one range of rows, and members that read one stream, have one activation or
+    So batch norm is one range of rows, and members that read the same, have one activation or
     one shape are neighbours. The order is stable; a member's result does not depend on it, only
     the speed does.
 
@@ -42,6 +47,8 @@ def arrange(configs: Sequence[MlpConfig], streams: Sequence[int]) -> list[int]:
         key=lambda index: (
             not configs[index].batch_norm,
             streams[index],
+            configs[index].input_batch_norm,
+            configs[index].input_dropout,
             configs[index].activation,
             configs[index].widths,
         ),
@@ -75,19 +82,17 @@ class ProductLayout:
     """Equal products of neighbours: `weights @ what they read`, each written to its own rows.
 
     Attributes:
-        below: the hidden layer that is read; -1 for the batch itself.
-        stream: which batch, where that is read.
-        count: how many products; members that read the batch make one taller matrix.
-        pulls: whether something that is trained lies below.
+        below: the hidden layer that is read; -1 for inputs.
+        reading: which of the readings, where that is read.
+        count: how many products; members that read the same inputs make one taller matrix.
         inputs: the rows that are read, of all products together.
         outputs: the rows that are written, of all products together.
         weights: `[outputs of all, inputs of each]`.
     """
 
     below: int
-    stream: int
+    reading: int
     count: int
-    pulls: bool
     inputs: slice
     outputs: slice
     weights: Span
@@ -103,16 +108,25 @@ class NormLayout:
     variance: Span
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """One layer of a member: prepared inputs, or a hidden layer."""
+@dataclass
+class ReadingLayout:
+    """What the first products of some members read.
 
-    name: str
-    width: int
-    linear: bool
-    norm: bool
-    activation: str
+    Attributes:
+        stream: whose batch.
+        dropout: the probability with which its numbers are zeroed in training.
+        norm: batch norm of each member, a number for each of its inputs, which then are its own;
+            None where all read the same.
+    """
+
+    stream: int
     dropout: float
+    norm: NormLayout | None = None
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it is something else than the batch."""
+        return self.norm is not None or self.dropout > 0
 
 
 @dataclass
@@ -121,24 +135,20 @@ class LayerLayout:
 
     Attributes:
         width: units of all of them together.
-        normed: how many of these, counted from the first, have batch norm.
-        biased: where those end that have a bias instead; units after them have neither.
+        normed: how many of these, counted from the first, have batch norm; the others a bias.
         rows_of: each member's units.
         runs: activations, each with the range of neighbouring units that have it.
         dropped: of members with dropout their units, and the probability.
         products: what writes its units.
-        copies: units that are inputs, each range with the stream that it reads.
         bias: of the units that have one.
     """
 
     width: int
     normed: int
-    biased: int
     rows_of: dict[int, slice]
     runs: list[tuple[str, slice]]
     dropped: dict[int, tuple[slice, float]]
     products: list[ProductLayout] = field(default_factory=list)
-    copies: list[tuple[int, slice]] = field(default_factory=list)
     bias: Span | None = None
     norm: NormLayout | None = None
 
@@ -150,7 +160,8 @@ class Layout:
         streams: for each member, which of the population's batches it reads.
 
     Attributes:
-        layers: prepared inputs and hidden layers, first to last.
+        readings: what is read of the batches.
+        layers: hidden layers, first to last.
         output: the products that write the logits, `outputs` rows a member.
         output_bias: of all members, `[members * outputs]`.
         trained: size of the flat tensor of parameters.
@@ -168,30 +179,39 @@ class Layout:
         self.parameters: list[dict[str, Span]] = [{} for _ in configs]
         self.statistics: list[dict[str, Span]] = [{} for _ in configs]
         self.layers: list[LayerLayout] = []
-        self._inputs = slice(0, inputs)
-        self._streams = streams
-        self._only_dropped = {
-            member
-            for member, config in enumerate(configs)
-            if config.prepares_input and not config.input_batch_norm
-        }
-        stages = [_stages(config, inputs) for config in configs]
-        for depth in range(max(map(len, stages), default=0)):
-            here = {m: own[depth] for m, own in enumerate(stages) if len(own) > depth}
-            layer = _rows(here)
+        self.readings: list[ReadingLayout] = []
+        self._reads: dict[int, tuple[int, slice]] = {}  # of each member: which, and its rows there
+        self._place_readings(configs, inputs, streams)
+        depths = {member: len(config.widths) - 1 for member, config in enumerate(configs)}
+        for depth in range(max(depths.values(), default=-1) + 1):
+            here = {m: config for m, config in enumerate(configs) if depths[m] >= depth}
+            layer = _rows(here, depth)
             self.layers.append(layer)
-            linear = {m: rows for m, rows in layer.rows_of.items() if here[m].linear}
-            names = {m: f"{here[m].name}.linear.weight" for m in linear}
-            layer.products = self._products(names, dict.fromkeys(linear, depth - 1), linear)
-            layer.copies = _merge(
-                (streams[m], rows) for m, rows in layer.rows_of.items() if m not in linear
-            )
-            self._place_vectors(here, layer)
+            names = dict.fromkeys(here, f"layers.{depth}.linear.weight")
+            below = dict.fromkeys(here, depth - 1)
+            layer.products = self._products(names, below, layer.rows_of)
+            self._place_vectors(layer, depth)
         rows = {m: slice(m * outputs, (m + 1) * outputs) for m in range(len(configs))}
-        depths = {member: len(own) - 1 for member, own in enumerate(stages)}
         self.output = self._products(dict.fromkeys(rows, "output.weight"), depths, rows)
         self.output_bias = self._trained((len(configs) * outputs,))
         _own(self.parameters, dict.fromkeys(rows, "output.bias"), self.output_bias, rows)
+
+    def _place_readings(
+        self, configs: Sequence[MlpConfig], inputs: int, streams: Sequence[int]
+    ) -> None:
+        """Put together who reads the same, or the same but for a batch norm's scale and shift."""
+        readers: dict[tuple[int, bool, float], list[int]] = {}
+        for member, (config, stream) in enumerate(zip(configs, streams, strict=True)):
+            key = (stream, config.input_batch_norm, config.input_dropout)
+            readers.setdefault(key, []).append(member)
+        for (stream, norm, dropout), members in readers.items():
+            reading = ReadingLayout(stream, dropout)
+            own = {member: slice(0, inputs) for member in members}
+            if norm:
+                own = {m: slice(i * inputs, (i + 1) * inputs) for i, m in enumerate(members)}
+                reading.norm = self._place_norm("input.norm", own)
+            self._reads |= {m: (len(self.readings), rows) for m, rows in own.items()}
+            self.readings.append(reading)
 
     def _products(
         self, names: Mapping[int, str], below: Mapping[int, int], rows: Mapping[int, slice]
@@ -212,7 +232,8 @@ class Layout:
         products = []
         for members in groups:
             first, last = members[0], members[-1]
-            depth, inputs = below[first], self._read(first, below)
+            (depth, reading), inputs = self._source(first, below)
+            _, end = self._source(last, below)
             outputs = slice(rows[first].start, rows[last].stop)
             weights = self._trained((_length(outputs), _length(inputs)))
             own = {member: _within(rows[member], outputs.start) for member in members}
@@ -220,10 +241,9 @@ class Layout:
             products.append(
                 ProductLayout(
                     below=depth,
-                    stream=self._streams[first] if depth < 0 else 0,
-                    count=1 if depth < 0 else len(members),
-                    pulls=self._pulls(first, depth),
-                    inputs=slice(inputs.start, self._read(last, below).stop),
+                    reading=reading,
+                    count=1 if inputs == end else len(members),
+                    inputs=slice(inputs.start, end.stop),
                     outputs=outputs,
                     weights=weights,
                 )
@@ -234,58 +254,57 @@ class Layout:
         self, last: int, member: int, below: Mapping[int, int], rows: Mapping[int, slice]
     ) -> bool:
         """Whether a member's product can be done in one with that of the member before it."""
-        depth = below[member]
-        if below[last] != depth or rows[last].stop != rows[member].start:
+        place, read = self._source(last, below)
+        own_place, own = self._source(member, below)
+        if place != own_place or rows[last].stop != rows[member].start:
             return False
-        if self._pulls(last, depth) != self._pulls(member, depth):
-            return False
-        if depth < 0:
-            return self._streams[last] == self._streams[member]
-        read, own = self._read(last, below), self._read(member, below)
+        if read == own:
+            return True
         # A shallower member that lies between the two keeps them apart.
         return (
             read.stop == own.start
             and _length(read) == _length(own)
-            and (_length(rows[last]) == _length(rows[member]))
+            and _length(rows[last]) == _length(rows[member])
         )
 
-    def _pulls(self, member: int, below: int) -> bool:
-        return below > 0 or (below == 0 and member not in self._only_dropped)
-
-    def _read(self, member: int, below: Mapping[int, int]) -> slice:
+    def _source(self, member: int, below: Mapping[int, int]) -> tuple[tuple[int, int], slice]:
+        """What a member's product reads: the layer, or -1 and the reading; and its rows there."""
         depth = below[member]
-        return self.layers[depth].rows_of[member] if depth >= 0 else self._inputs
+        if depth >= 0:
+            return (depth, 0), self.layers[depth].rows_of[member]
+        reading, rows = self._reads[member]
+        return (depth, reading), rows
 
-    def _place_vectors(self, here: Mapping[int, _Stage], layer: LayerLayout) -> None:
+    def _place_vectors(self, layer: LayerLayout, depth: int) -> None:
+        normed = {m: rows for m, rows in layer.rows_of.items() if rows.stop <= layer.normed}
         biased = {
             member: _within(rows, layer.normed)
             for member, rows in layer.rows_of.items()
-            if layer.normed <= rows.start < layer.biased
+            if member not in normed
         }
         if biased:
-            names = {member: f"{here[member].name}.linear.bias" for member in biased}
-            layer.bias = self._trained((layer.biased - layer.normed,))
+            layer.bias = self._trained((layer.width - layer.normed,))
+            names = dict.fromkeys(biased, f"layers.{depth}.linear.bias")
             _own(self.parameters, names, layer.bias, biased)
-        if layer.normed:
-            layer.norm = self._place_norm(here, layer)
+        if normed:
+            layer.norm = self._place_norm(f"layers.{depth}.norm", normed)
 
-    def _place_norm(self, here: Mapping[int, _Stage], layer: LayerLayout) -> NormLayout:
-        shape = (layer.normed,)
+    def _place_norm(self, name: str, rows: Mapping[int, slice]) -> NormLayout:
+        """Batch norm of units that lie next to each other, from row 0 on."""
+        shape = (sum(map(_length, rows.values())),)
         norm = NormLayout(
             weight=self._trained(shape),
             bias=self._trained(shape),
             mean=self._tracked(shape),
             variance=self._tracked(shape),
         )
-        normed = {m: rows for m, rows in layer.rows_of.items() if rows.stop <= layer.normed}
-        for spans, name, whole in (
+        for spans, part, whole in (
             (self.parameters, "weight", norm.weight),
             (self.parameters, "bias", norm.bias),
             (self.statistics, "running_mean", norm.mean),
             (self.statistics, "running_var", norm.variance),
         ):
-            names = {member: f"{here[member].name}.norm.{name}" for member in normed}
-            _own(spans, names, whole, normed)
+            _own(spans, dict.fromkeys(rows, f"{name}.{part}"), whole, rows)
         return norm
 
     def _trained(self, shape: tuple[int, ...]) -> Span:
@@ -299,30 +318,17 @@ class Layout:
         return span
 
 
-def _stages(config: MlpConfig, inputs: int) -> list[_Stage]:
-    norm, drop = config.input_batch_norm, config.input_dropout
-    first = [_Stage("input", inputs, False, norm, IDENTITY, drop)] if config.prepares_input else []
-    hidden = (
-        _Stage(f"layers.{i}", width, True, config.batch_norm, config.activation, config.dropout)
-        for i, width in enumerate(config.widths)
-    )
-    return [*first, *hidden]
-
-
-def _rows(here: Mapping[int, _Stage]) -> LayerLayout:
-    """The units of some members: those with batch norm, those with a bias, those with neither."""
+def _rows(here: Mapping[int, MlpConfig], depth: int) -> LayerLayout:
+    """The units of the members that have a layer there; those with batch norm come first."""
     rows_of: dict[int, slice] = {}
-    end = normed = biased = 0
-    for member in sorted(here, key=lambda m: (not here[m].norm, not here[m].linear)):
-        stage = here[member]
-        start, end = end, end + stage.width
+    end = normed = 0
+    for member, config in here.items():
+        start, end = end, end + config.widths[depth]
         rows_of[member] = slice(start, end)
-        normed = end if stage.norm else normed
-        biased = end if stage.norm or stage.linear else biased
+        normed = end if config.batch_norm else normed
     return LayerLayout(
         width=end,
         normed=normed,
-        biased=biased,
         rows_of=rows_of,
         runs=_merge((here[member].activation, rows) for member, rows in rows_of.items()),
         dropped={m: (rows, here[m].dropout) for m, rows in rows_of.items() if here[m].dropout > 0},

@@ -3,7 +3,7 @@
 The hidden units of all members lie next to each other, one row a unit, in one tensor
 `[sum of widths, batch]` a layer, so members of any depth and width need no padding and each is one
 block of memory. What is per unit (batch norm, activation) is done for all of them at once; the
-first layers of members that read the same batch are one matrix product; the inner products are a
+first layers of members that read the same inputs are one matrix product; the inner products are a
 member's own, in one batched product for neighbours of one shape. No product needs a transposed
 copy. The backward pass is written out by hand over buffers that are allocated once: with
 autograd, half of the time goes into allocations and copies.
@@ -20,15 +20,14 @@ import torch
 from torch import Tensor
 
 from hpo.config import MlpConfig
-from hpo.models.activations import ACTIVATIONS, IDENTITY
-from hpo.models.layout import IDENTITY as NO_ACTIVATION
+from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import LayerLayout, Layout, NormLayout, ProductLayout, Span
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
+from hpo.models.readings import NormalisedInputs, Readings, multiply
 
 __all__ = ["WideMlp"]
 
 _aten = torch.ops.aten
-_FUNCTIONS = {**ACTIVATIONS, NO_ACTIVATION: IDENTITY}
 
 
 class WideMlp:
@@ -49,6 +48,7 @@ class WideMlp:
         parameters: all trained numbers of all members, flat.
         gradients: their gradients after `backward`, in the same places.
         statistics: batch norm's running means and variances, flat.
+        noisy: whether a training pass needs random bytes of the batches.
         masks: for each layer with dropout, by its depth: the factors `[units, batch]` by which a
             training pass multiplies, ones at first, and of each member that has some its units
             and the probability.
@@ -80,11 +80,16 @@ class WideMlp:
         self._operands = self.parameters
         if self.operand_dtype != dtype:
             self._operands = self.parameters.to(self.operand_dtype)
+        self._readings = Readings(
+            self._layout.readings,
+            *(inputs, batch, self.parameters, self.gradients, self.statistics),
+            self.operand_dtype,
+        )
+        self.noisy = self._readings.noisy
         self._layers = [_Layer(self, layer) for layer in self._layout.layers]
         self._output = [_Product(self, product) for product in self._layout.output]
         self._output_bias = _Parameter(self, self._layout.output_bias)
         self._logits = self._zeros(len(configs) * outputs, batch)
-        self._features: Sequence[Tensor] = ()
         self.masks = {
             depth: (layer.mask, layer.dropped)
             for depth, layer in enumerate(self._layers)
@@ -93,7 +98,7 @@ class WideMlp:
 
     @property
     def layers(self) -> int:
-        """How many there are before the outputs: prepared inputs and hidden ones."""
+        """How many hidden ones there are."""
         return len(self._layers)
 
     def rows_of(self, depth: int) -> dict[int, slice]:
@@ -129,26 +134,31 @@ class WideMlp:
 
     # Passes
 
-    def forward(self, features: Sequence[Tensor], fill_mask: Callable[[int], None]) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        fill_mask: Callable[[int], None],
+        noise: Sequence[Tensor] = (),
+    ) -> Tensor:
         """A training pass: batch statistics, dropout, and all that `backward` needs is kept.
 
         Args:
             features: a batch of each stream, `[batch, inputs]` in the operand dtype.
             fill_mask: given the depth of a layer with dropout, renews its `masks`.
+            noise: for dropout of inputs: random bytes of each stream, uint8 `[inputs, batch]`.
 
         Returns:
             Logits `[members, outputs, batch]`; overwritten by the next pass.
         """
-        self._features = features
+        self._readings.forward(features, noise)
         operands: list[Tensor] = []
         for depth, layer in enumerate(self._layers):
-            layer.copy(features, layer.pre)
             for product in layer.products:
-                product.forward(features, operands, layer.pre)
+                product.forward(operands, layer.pre)
             if layer.norm:
                 layer.norm.forward(layer.pre)
             if layer.bias:
-                layer.pre[layer.biased].add_(layer.bias.value[:, None])
+                layer.pre[layer.normed :].add_(layer.bias.value[:, None])
             for function, rows in layer.runs:
                 function.forward(layer.pre[rows], layer.hidden[rows])
             if layer.dropped:
@@ -158,7 +168,7 @@ class WideMlp:
                 layer.operand.copy_(layer.hidden)
             operands.append(layer.operand)
         for product in self._output:
-            product.forward(features, operands, self._logits)
+            product.forward(operands, self._logits)
         self._logits.add_(self._output_bias.value[:, None])
         return self._logits.view(-1, self.outputs, self.batch)
 
@@ -186,11 +196,11 @@ class WideMlp:
             if layer.norm:
                 layer.norm.backward(layer.grad)
             if layer.bias:
-                torch.sum(layer.grad[layer.biased], 1, out=layer.bias.gradient)
+                torch.sum(layer.grad[layer.normed :], 1, out=layer.bias.gradient)
             if observe is not None:
                 observe(depth, layer.grad)
             self._backward_products(layer.products, layer.grad)
-        self._features = ()
+        self._readings.backward()
 
     def predict(self, features: Sequence[Tensor]) -> Tensor:
         """A pass for evaluation: running statistics, no dropout, any number of rows.
@@ -207,19 +217,18 @@ class WideMlp:
         operands: list[Tensor] = []
         for layer in self._layers:
             pre = self._empty(layer.width, rows)
-            layer.copy(features, pre)
             for product in layer.products:
-                product.forward(features, operands, pre)
+                product.predict(features, operands, pre)
             if layer.norm:
                 layer.norm.predict(pre)
             if layer.bias:
-                pre[layer.biased].add_(layer.bias.value[:, None])
+                pre[layer.normed :].add_(layer.bias.value[:, None])
             for function, units in layer.runs:
                 function.forward(pre[units], pre[units])
             operands.append(pre.to(self.operand_dtype))
         logits = self._empty(len(self.configs) * self.outputs, rows)
         for product in self._output:
-            product.forward(features, operands, logits)
+            product.predict(features, operands, logits)
         logits.add_(self._output_bias.value[:, None])
         return logits.view(-1, self.outputs, rows)
 
@@ -228,9 +237,10 @@ class WideMlp:
         operand = grad.to(self.operand_dtype)
         operands = [layer.operand for layer in self._layers]
         for product in products:
-            product.backward(self._features, operands, operand)
-            if product.pulls:
-                product.pull(operand, self._layers[product.below].grad)
+            product.backward(operands, operand)
+            below = self._layers[product.below].grad if product.below >= 0 else product.inputs_grad
+            if below is not None:
+                product.pull(operand, below)
 
     def _state_views(self, member: int) -> dict[str, Tensor]:
         statistics = _views(self._layout.statistics[member], self.statistics)
@@ -247,13 +257,6 @@ def _views(spans: Mapping[str, Span], flat: Tensor) -> dict[str, Tensor]:
     return {name: span.view(flat) for name, span in spans.items()}
 
 
-def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
-    if left.dtype == out.dtype:
-        torch.bmm(left, right, out=out)
-    else:
-        out.copy_(left @ right)
-
-
 class _Parameter:
     """One span's value, its gradient, and its value as an operand of products."""
 
@@ -267,33 +270,48 @@ class _Product:
     """Products of neighbours, `[count, outputs, inputs] @ [count, inputs, batch]`."""
 
     def __init__(self, model: WideMlp, layout: ProductLayout) -> None:
-        self.below, self.pulls = layout.below, layout.pulls
-        self._stream, self._count = layout.stream, layout.count
+        self.below, self._count = layout.below, layout.count
+        self._reading = model._readings.each[layout.reading]
         self._inputs, self._outputs = layout.inputs, layout.outputs
         weight = _Parameter(model, layout.weights)
+        self._value = self._each(weight.value)
         self._weight = self._each(weight.operand)
         self._gradient = self._each(weight.gradient)
 
-    def forward(self, features: Sequence[Tensor], operands: Sequence[Tensor], out: Tensor) -> None:
-        """Write the products to their rows of `out`, `[rows, batch]`."""
-        _multiply(self._weight, self._read(features, operands), self._each(out[self._outputs]))
+    @property
+    def inputs_grad(self) -> Tensor | None:
+        """Where the derivative by inputs is wanted, if it is; for products that read these."""
+        return self._reading.grad
 
-    def backward(
-        self, features: Sequence[Tensor], operands: Sequence[Tensor], grad: Tensor
-    ) -> None:
+    def forward(self, operands: Sequence[Tensor], out: Tensor) -> None:
+        """Write the products to their rows of `out`, `[rows, batch]`."""
+        multiply(self._weight, self._read(operands), self._each(out[self._outputs]))
+
+    def predict(self, features: Sequence[Tensor], operands: Sequence[Tensor], out: Tensor) -> None:
+        """As `forward`, of rows that are scored."""
+        own = self._each(out[self._outputs])
+        if self.below >= 0:
+            multiply(self._weight, self._each(operands[self.below][self._inputs]), own)
+            return
+        read = features[self._reading.stream]
+        if isinstance(self._reading, NormalisedInputs):
+            self._reading.predict(read, self._value, self._inputs, own)
+        else:
+            multiply(self._weight, read.t()[None], own)
+
+    def backward(self, operands: Sequence[Tensor], grad: Tensor) -> None:
         """Write the gradient of the weights, given that by all the rows of `out`."""
-        read = self._read(features, operands)
-        _multiply(self._each(grad[self._outputs]), read.transpose(1, 2), self._gradient)
+        read = self._read(operands)
+        multiply(self._each(grad[self._outputs]), read.transpose(1, 2), self._gradient)
 
     def pull(self, grad: Tensor, out: Tensor) -> None:
         """Write the derivative by what was read to its rows of `out`."""
         own = self._each(grad[self._outputs])
-        _multiply(self._weight.transpose(1, 2), own, self._each(out[self._inputs]))
+        multiply(self._weight.transpose(1, 2), own, self._each(out[self._inputs]))
 
-    def _read(self, features: Sequence[Tensor], operands: Sequence[Tensor]) -> Tensor:
-        if self.below < 0:
-            return features[self._stream].t()[None]
-        return self._each(operands[self.below][self._inputs])
+    def _read(self, operands: Sequence[Tensor]) -> Tensor:
+        read = operands[self.below] if self.below >= 0 else self._reading.operand
+        return self._each(read[self._inputs])
 
     def _each(self, rows: Tensor) -> Tensor:
         return rows.view(self._count, -1, rows.shape[1])
@@ -366,9 +384,8 @@ class _Layer:
 
     def __init__(self, model: WideMlp, layout: LayerLayout) -> None:
         self.width = layout.width
-        self.biased = slice(layout.normed, layout.biased)
-        self.runs = [(_FUNCTIONS[name], rows) for name, rows in layout.runs]
-        self._copies = layout.copies
+        self.normed = layout.normed
+        self.runs = [(ACTIVATIONS[name], rows) for name, rows in layout.runs]
         self.products = [_Product(model, product) for product in layout.products]
         self.bias = layout.bias and _Parameter(model, layout.bias)
         self.norm = layout.norm and _Norm(model, layout.norm)
@@ -380,9 +397,3 @@ class _Layer:
             self.operand = self.hidden.to(model.operand_dtype)
         self.dropped = layout.dropped
         self.mask = torch.ones_like(self.hidden) if self.dropped else self.hidden
-
-    def copy(self, features: Sequence[Tensor], out: Tensor) -> None:
-        """Write the inputs of members that prepare them to their rows of `out`."""
-        for stream, rows in self._copies:
-            own = features[stream].t()
-            out[rows].view(-1, *own.shape).copy_(own)

@@ -26,8 +26,9 @@ def cost(config: MlpConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
     sizes = [inputs, *config.widths, outputs]
     products = sum(below * width for below, width in pairwise(sizes))
-    units = sum(config.widths) + (inputs if config.prepares_input else 0)
-    return float(products + _UNIT * units)
+    if config.input_batch_norm:  # a third product besides two, for its gradients
+        products += inputs * sizes[1] // 2
+    return float(products + _UNIT * sum(config.widths))
 
 
 class WideBlock:
@@ -43,6 +44,7 @@ class WideBlock:
     Attributes:
         networks: in the order in which they lie.
         losses: `[networks]`, those of the batches of this epoch so far, summed.
+        noisy: whether a step needs random bytes of the batches.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class WideBlock:
             dtype=task.dtype,
             operand_dtype=task.precision,
         )
+        self.noisy = self._model.noisy
         for place, network in enumerate(self.networks):
             parameters = self._model.member_parameters(place)
             self._model.load(place, state_of(network))
@@ -100,14 +103,11 @@ class WideBlock:
         for network in self.networks:
             network.optimizer.release()
 
-    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        """Train every network on one batch.
-
-        Args:
-            features: of each stream, `[batch, inputs]`.
-            labels: of each stream, `[batch]`, or targets `[batch, targets]`.
-        """
-        outputs = self._model.forward(features, self._fill_mask)
+    def step(
+        self, features: Sequence[Tensor], labels: Sequence[Tensor], noise: Sequence[Tensor]
+    ) -> None:
+        """As `Block.step`."""
+        outputs = self._model.forward(features, self._fill_mask, noise)
         losses, gradient = self._task.goal.loss(outputs, self._own(labels), self._smoothing)
         self.losses += losses
         self._model.backward(gradient, None if self._norms is None else self._norms.observe)
@@ -147,10 +147,7 @@ class WideBlock:
         if not any(GRADIENT_NORMS in network.config.diagnostics for network in self.networks):
             return None
         configs = [_perceptron(network) for network in self.networks]
-        depths = [
-            range(config.prepares_input, config.prepares_input + len(config.widths))
-            for config in configs
-        ]
+        depths = [range(len(config.widths)) for config in configs]
         return GradientNorms(self._model, depths, [n.gradient_norms for n in self.networks])
 
     def _fill_mask(self, depth: int) -> None:

@@ -37,17 +37,23 @@ class Block(Protocol):
     Attributes:
         networks: in the order in which they lie.
         losses: `[networks]`, those of the batches of this epoch so far, summed.
+        noisy: whether a step needs random bytes of the batches.
     """
 
     networks: list[Network]
     losses: Tensor
+    noisy: bool
 
-    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+    def step(
+        self, features: Sequence[Tensor], labels: Sequence[Tensor], noise: Sequence[Tensor]
+    ) -> None:
         """Train every network on one batch.
 
         Args:
             features: of each stream, `[batch, inputs]`.
             labels: of each stream, `[batch]`, or targets `[batch, targets]`.
+            noise: for dropout of inputs, uint8 `[inputs, batch]` of each stream; empty if no
+                block is noisy.
         """
 
     def begin_epoch(self) -> None:
@@ -106,6 +112,8 @@ def lay_out(
 class LoneBlock:
     """Networks that train each by itself, one after the other; arguments as of `WideBlock`."""
 
+    noisy = False  # no such network drops its inputs
+
     def __init__(
         self,
         networks: Sequence[Network],
@@ -132,7 +140,12 @@ class LoneBlock:
             dtype=task.dtype,
         )
 
-    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+    def step(
+        self,
+        features: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        noise: Sequence[Tensor],  # noqa: ARG002
+    ) -> None:
         """As `Block.step`."""
         for place, (network, trained) in enumerate(self._trained.items()):
             config, steps = network.config, network.optimizer.steps
@@ -187,11 +200,14 @@ class _Several:
         parts = torch.split(self.losses, [len(block.networks) for block in blocks])
         for block, part in zip(blocks, parts, strict=True):
             block.losses = part
+        self.noisy = any(block.noisy for block in blocks)
 
-    def step(self, features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+    def step(
+        self, features: Sequence[Tensor], labels: Sequence[Tensor], noise: Sequence[Tensor]
+    ) -> None:
         """As `Block.step`."""
         for block in self._blocks:
-            block.step(features, labels)
+            block.step(features, labels, noise)
 
     def begin_epoch(self) -> None:
         """As `Block.begin_epoch`."""

@@ -21,6 +21,7 @@ _PER_PARAMETER = (
     5  # value, gradient, two of the optimizer's, and a passing copy at a re-arrangement
 )
 _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a batch
+_PER_PREPARED = 3  # normal inputs, their gradient, and the same in the dtype of products
 _PER_PIXEL = 6  # of what a convolution gives: itself, normal, active, pooled, and two gradients
 _SCORED_PER_PIXEL = 3
 _SCORED_PER_UNIT = 1  # its value for each row that is scored at once
@@ -77,10 +78,12 @@ def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int
     sizes = [math.prod(shape), *model.widths, classes]
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
     units = sum(model.widths) + 4 * classes
-    if model.prepares_input:
-        parameters, units = parameters + 2 * sizes[0], units + sizes[0]
     rows = _PER_UNIT * batch + _SCORED_PER_UNIT * EVALUATION_ROWS
-    return _NUMBER * (_per_parameter(config) * parameters + rows * units)
+    own = rows * units
+    if model.input_batch_norm:
+        parameters += 2 * sizes[0]
+        own += _PER_PREPARED * batch * sizes[0] + sizes[0] * sizes[1]  # scored: scaled weights
+    return _NUMBER * (_per_parameter(config) * parameters + own)
 
 
 def _convolutional(

@@ -20,6 +20,7 @@ from hpo.data.tensors import Normalization
 from hpo.models.tensors import first_tensors, sizes_for
 from hpo.training.blocks import Block, cost, lay_out
 from hpo.training.diagnostics import mean_norms
+from hpo.training.dropout import InputNoise
 from hpo.training.history import EpochRecord
 from hpo.training.member import Member
 from hpo.training.network import Network
@@ -34,8 +35,8 @@ EVALUATION_ROWS = 2048
 
 _INITIALIZATION, _DROPOUT = 1, 2
 _NOWHERE = torch.empty(0, dtype=torch.int64)
-_Batch = tuple[list[Tensor], list[Tensor]]
-"""Features `[batch, inputs]`, and labels `[batch]` or targets, of each stream."""
+_Rows = tuple[list[Tensor], list[Tensor]]
+"""Features `[rows, inputs]`, and labels `[rows]` or targets, of each stream."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the epoch was left because it was asked to
@@ -154,12 +155,12 @@ class Population:
         self._between_batches = False
         if self.batch == 0:
             block.begin_epoch()
-        for batch, (features, labels) in enumerate(self._batches()):
+        for batch, (features, labels, noise) in enumerate(self._batches(block.noisy)):
             if stopping():
                 self._pause(max(batch, self.batch))
                 raise Stopped
-            if batch >= self.batch:  # else done before, and drawn for its augmentation alone
-                block.step(features, labels)
+            if batch >= self.batch:  # else done before, and drawn for its noise alone
+                block.step(features, labels, noise)
         losses = block.losses / self.batches
         block.losses.zero_()
         self.epoch += 1
@@ -245,7 +246,7 @@ class Population:
         assert self._block is not None
         return self._block.state(network)
 
-    def _scored(self, rows: Sequence[Tensor]) -> Iterator[_Batch]:
+    def _scored(self, rows: Sequence[Tensor]) -> Iterator[_Rows]:
         """Rows to score, some at a time: of one stream for all, or of each stream.
 
         Where folds differ in size, the smaller ones are filled up with rows that do not count.
@@ -279,11 +280,16 @@ class Population:
         streams = [network.stream if parts > 1 else 0 for network in self._block.networks]
         return torch.stack([known[stream] for stream in streams])
 
-    def _batches(self) -> Iterator[_Batch]:
-        """The epoch's batches: features and labels of each stream."""
+    def _batches(self, noisy: bool) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+        """The epoch's batches: features, labels and, if it is wanted, noise of each stream."""
         task = self.task
         generators = [stream.augmentation(self.epoch) for stream in self.streams]
         device = task.examples.device
+        size = (task.examples.features, self.batch_size)
+        sources = [
+            InputNoise(*size, self._noise_generator(stream), device)
+            for stream in self.streams[: len(self.streams) * noisy]
+        ]
         orders = [stream.epoch(self.epoch, device) for stream in self.streams]
         for indices in zip(*orders, strict=False):
             drawn = [
@@ -296,7 +302,8 @@ class Population:
                 )
                 for stream, index, generator in zip(self.streams, indices, generators, strict=True)
             ]
-            yield [features for features, _ in drawn], [labels for _, labels in drawn]
+            features, labels = map(list, zip(*drawn, strict=True))
+            yield features, labels, [source.draw() for source in sources]
 
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""
@@ -337,6 +344,9 @@ class Population:
             return network.snapshot.model_state()
         seed = derive_seed(network.seed, _INITIALIZATION)
         return first_tensors(network.config.model, self.task.shape, self.task.outputs, seed)
+
+    def _noise_generator(self, stream: Stream) -> torch.Generator:
+        return stream.noise(self.epoch, self.task.examples.device)
 
     def _dropout_generator(self, network: Network) -> torch.Generator:
         generator = torch.Generator(self.task.examples.device)

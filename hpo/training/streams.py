@@ -18,7 +18,7 @@ from hpo.errors import UsageError
 
 __all__ = ["Stream", "derive_seed"]
 
-_ORDER, _AUGMENT = 1, 2
+_ORDER, _AUGMENT, _NOISE = 1, 2, 3
 
 
 def derive_seed(*parts: int) -> int:
@@ -84,6 +84,12 @@ class Stream:
         """The generator, on the CPU, from which an epoch's augmentation is drawn."""
         return self._generator(_AUGMENT, epoch)
 
-    def _generator(self, purpose: int, epoch: int) -> torch.Generator:
+    def noise(self, epoch: int, device: torch.device) -> torch.Generator:
+        """The generator, on the device, of the noise with which an epoch's inputs are dropped."""
+        return self._generator(_NOISE, epoch, device)
+
+    def _generator(
+        self, purpose: int, epoch: int, device: torch.device | None = None
+    ) -> torch.Generator:
         seed = derive_seed(self.seed, self.number, purpose, epoch)
-        return torch.Generator().manual_seed(seed)
+        return torch.Generator(device or "cpu").manual_seed(seed)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from hpo.config import MlpConfig
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import Layout, arrange
-from hpo.models.mlp import HiddenLayer, Mlp, initial_state
+from hpo.models.mlp import HiddenLayer, InputLayer, Mlp, initial_state
 from hpo.models.wide_mlp import WideMlp
 
 INPUTS, OUTPUTS, BATCH = 11, 5, 16
@@ -110,10 +110,30 @@ def test_prediction_uses_running_statistics() -> None:
         torch.testing.assert_close(logits[member].t(), module.eval()(rows))
 
 
+def noise_of(rows: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(256, (INPUTS, rows), generator=generator, dtype=torch.uint8)
+
+
+def prepare(module: Mlp, config: MlpConfig, features: Tensor, noise: Tensor) -> Tensor:
+    """The inputs as a member should read them in training, by the book."""
+    if config.input_batch_norm:
+        assert isinstance(module.input, InputLayer)
+        features = module.input.norm(features)
+    zeros = round(config.input_dropout * 256)
+    kept: Tensor = (noise.t().int() >= zeros).double() * 256 / (256 - zeros)
+    return features * kept
+
+
+@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_dropout_is_masked_forward_and_backward(name: str) -> None:
+def test_dropout_is_masked_forward_and_backward(name: str, norm: bool) -> None:
     config = MlpConfig(
-        widths=(7, 6), activation=name, batch_norm=True, dropout=0.5, input_dropout=0.25
+        widths=(7, 6),
+        activation=name,
+        batch_norm=True,
+        dropout=0.5,
+        input_dropout=0.25,
+        input_batch_norm=norm,
     )
     plain = MlpConfig(widths=(5,), activation=name, batch_norm=True)
     wide, modules = build([config, plain])
@@ -123,17 +143,19 @@ def test_dropout_is_masked_forward_and_backward(name: str) -> None:
         mask, dropped = wide.masks[depth]
         assert list(dropped) == [0]
         rows, probability = dropped[0]
-        assert probability == (0.25 if depth == 0 else 0.5)
+        assert probability == 0.5
         own = mask[rows]
         own.copy_(torch.bernoulli(torch.full_like(own, 0.5)) * 2)
         drawn.append(own.clone())
 
     features, labels = batch(1)
-    logits = wide.forward([features], fill).clone()
+    noise = noise_of(BATCH, torch.Generator().manual_seed(1))
+    assert wide.noisy
+    logits = wide.forward([features], fill, [noise]).clone()
     wide.backward(grad_of_loss(logits, labels))
 
-    hidden = features * drawn[0].t()
-    for layer, mask in zip(modules[0].layers, drawn[1:], strict=True):
+    hidden = prepare(modules[0], config, features, noise)
+    for layer, mask in zip(modules[0].layers, drawn, strict=True):
         assert isinstance(layer, HiddenLayer)
         hidden = layer.activation(layer.norm(layer.linear(hidden))) * mask.t()
     expected = modules[0].output(hidden)
@@ -232,6 +254,7 @@ CONFIGS = st.builds(
     batch_norm=st.booleans(),
     initialization=st.sampled_from(["he", "xavier", "lecun"]),
     input_batch_norm=st.booleans(),
+    input_dropout=st.sampled_from([0.0, 0.25, 0.5]),
 )
 MEMBERS = st.lists(st.tuples(CONFIGS, st.integers(0, 2)), min_size=1, max_size=7)
 
@@ -266,10 +289,14 @@ def test_any_mix_on_any_streams_is_that_of_torch(
             torch.randn(rows, INPUTS, generator=generator, dtype=torch.float64) for _ in range(3)
         ]
         weight = torch.randn(len(configs), outputs, rows, generator=generator, dtype=torch.float64)
-        logits = wide.forward(features, no_mask).clone()
+        noise = [noise_of(rows, generator) for _ in range(3)]
+        logits = wide.forward(features, no_mask, noise).clone()
         wide.backward(weight)
         for member, module in enumerate(modules):
-            expected = module(features[streams[member]])
+            stream = streams[member]
+            expected = prepare(module, configs[member], features[stream], noise[stream])
+            for part in (*module.layers, module.output):
+                expected = part(expected)
             torch.testing.assert_close(logits[member].t(), expected, rtol=1e-7, atol=1e-8)
             names, parameters = zip(*module.named_parameters(), strict=True)
             found = torch.autograd.grad((expected * weight[member].t()).sum(), parameters)
@@ -281,6 +308,32 @@ def test_any_mix_on_any_streams_is_that_of_torch(
                 with torch.no_grad():
                     parameter -= 0.01 * gradient
                 wide.member_parameters(member)[name].copy_(parameter.detach())
+    wide.parameters_changed()
+    scored = [torch.randn(9, INPUTS, generator=generator, dtype=torch.float64) for _ in range(3)]
+    logits = wide.predict(scored)
+    for member, module in enumerate(modules):
+        expected = module.eval()(scored[streams[member]])
+        torch.testing.assert_close(logits[member].t(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_inputs_that_hardly_change_are_scored_with_all_their_digits() -> None:
+    """Their scale is in the hundreds, so what is folded into the weights must not swallow them."""
+    config = MlpConfig(widths=(32,), input_batch_norm=True)
+    exact, _ = build([config], dtype=torch.float64)
+    single, _ = build([config], dtype=torch.float32)
+    rough, _ = build([config], dtype=torch.float32, operand_dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(BATCH, INPUTS, generator=generator, dtype=torch.float64).bfloat16()
+    features[:, 2:6] = -0.875  # a border that is black everywhere
+    features[0, 5] += 0.125
+    for _ in range(200):
+        exact.forward([features.double()], no_mask)
+        single.forward([features.float()], no_mask)
+        rough.forward([features], no_mask)
+    expected = exact.predict([features.double()])
+    found = single.predict([features.float()])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(rough.predict([features]).double(), expected, rtol=0.1, atol=0.1)
 
 
 def test_wide_layers_with_bfloat16_operands_follow_float32_over_steps() -> None:

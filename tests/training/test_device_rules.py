@@ -91,6 +91,9 @@ class OnDevice(Population):
     def _dropout_generator(self, network: Network) -> torch.Generator:  # noqa: ARG002
         return torch.Generator()
 
+    def _noise_generator(self, stream: Stream) -> torch.Generator:  # noqa: ARG002
+        return torch.Generator()
+
 
 @pytest.fixture
 def device() -> Iterator[torch.device]:
@@ -145,6 +148,8 @@ def company(streams: int) -> list[Member]:
             activation=activation,
             batch_norm=bool(place % 2),
             dropout=0.2 * copy,
+            input_batch_norm=place % 3 == 0,
+            input_dropout=0.1 * (place % 4),
             momentum=0.9 * copy,
             weight_decay=0.1 * copy,
         )
@@ -244,15 +249,16 @@ def launches_a_step(device: torch.device, members: Sequence[Member]) -> int:
     return sum(call.launches for call in second)
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_member_more_of_one_shape_takes_its_optimizer_and_its_masks(
-    device: torch.device, name: str, dropout: float
+    device: torch.device, name: str, dropout: float, prepared: bool
 ) -> None:
+    own = {"batch_norm": True, "input_batch_norm": prepared, "input_dropout": 0.1 * prepared}
     taken = {
         count: launches_a_step(
-            device,
-            [member(key, name, batch_norm=True, dropout=dropout) for key in range(count)],
+            device, [member(key, name, dropout=dropout, **own) for key in range(count)]
         )
         for count in (1, 2, 8)
     }

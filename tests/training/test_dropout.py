@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpo.training.dropout import LayerMasks
+from hpo.training.dropout import InputNoise, LayerMasks
 
 Source = tuple[float, torch.Generator]
 
@@ -96,3 +96,24 @@ def test_float64_masks() -> None:
     LayerMasks([(slice(0, 10), *masks(0.3))], mask).fill()
     rate = 77 / 256
     assert set(mask.flatten().tolist()) == {0.0, 1 / (1 - rate)}
+
+
+@pytest.mark.parametrize(("inputs", "batch"), [(64, 1000), (3, 30), (1, 1)])
+def test_noise_of_a_stream_follows_from_its_generator(inputs: int, batch: int) -> None:
+    cpu = torch.device("cpu")
+    first, same, other = (
+        InputNoise(inputs, batch, torch.Generator().manual_seed(seed), cpu) for seed in (1, 1, 2)
+    )
+    drawn = [first.draw().clone() for _ in range(3)]
+    assert all(one.shape == (inputs, batch) and one.dtype == torch.uint8 for one in drawn)
+    assert all(torch.equal(one, same.draw()) for one in drawn)
+    if inputs * batch > 8:
+        assert not torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], other.draw())
+
+
+def test_noise_has_every_byte_equally_often() -> None:
+    drawn = InputNoise(256, 4096, torch.Generator().manual_seed(3), torch.device("cpu")).draw()
+    for column in range(8):  # of a word
+        counts = torch.bincount(drawn[:, column::8].flatten().long(), minlength=256)
+        assert all(within(int(count), drawn.numel() // 8, 1 / 256) for count in counts)

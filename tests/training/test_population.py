@@ -120,6 +120,21 @@ def test_a_member_alone_is_the_member_in_company(
     assert mixed.history.records[-1].train_loss < mixed.history.records[0].train_loss
 
 
+@pytest.mark.parametrize("widths", [(), (20, 12)], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
+def test_so_it_is_with_prepared_inputs(
+    bench: Bench, batch_norm: bool, dropout: float, widths: tuple[int, ...]
+) -> None:
+    own = config(widths=widths, dropout=0.0)
+    model = replace(own.model, input_batch_norm=batch_norm, input_dropout=dropout)  # type: ignore[call-arg]
+    own = replace(own, model=model)
+    mixed, alone = Member(1, own, seed=11), Member(1, own, seed=11)
+    together = train_in_company(bench, mixed)
+    by_itself = bench.alone(alone, bench.stream(), epochs=3, joined=1)
+    assert_same((together, mixed), (by_itself, alone))
+
+
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "norm"])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_so_it_is_in_float32(

@@ -52,8 +52,10 @@ def crowd() -> list[Member]:
         config("nadam", norm=True, schedule=ScheduleConfig(name="step", every=1)),
         config("adam", model={"widths": (8, 8, 8)}, label_smoothing=0.0),
         config("adam", model={"activation": "gelu", "dropout": 0.5}),
+        config("adam", model={"input_batch_norm": True, "input_dropout": 0.3}),
+        config("sgd", norm=True, model={"input_dropout": 0.3}),
     ]
-    keys = (7, 3, 11, 5, 2, 9)
+    keys = (7, 3, 11, 5, 2, 9, 4, 8)
     return [Member(key, own, seed=2**62 + key) for key, own in zip(keys, configs, strict=True)]
 
 
@@ -166,7 +168,7 @@ def test_several_go_on_together_bit_for_bit(precision: torch.dtype, batches: int
 
     assert facts_and_bits(resumed) == facts_and_bits(never_stopped)
     joined = {member.key: member.joined for member in resumed.members}
-    assert joined == {2: 0, 9: 0, 7: 1, 3: 1, 11: 1}
+    assert joined == {2: 0, 4: 0, 8: 0, 9: 0, 7: 1, 3: 1, 11: 1}
 
 
 def test_it_may_be_interrupted_time_and_again() -> None:
@@ -285,7 +287,7 @@ def test_nothing_of_a_snapshot_lives_on_in_those_who_took_it_up(bench: Bench) ->
     generators = [weakref.ref(one) for one in again._generators.values()]
     again.keep([])
     gc.collect()
-    assert len(generators) == 6
+    assert len(generators) == 8
     assert all(one() is None for one in generators)
 
 
