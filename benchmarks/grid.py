@@ -94,7 +94,8 @@ def main(arguments: list[str]) -> None:
     definition = grid.sized(load_definition(studies.find(options.study), options.changes))
     fetch(definition.dataset.name)  # no download is timed
     cells = grid.cells(definition)[: options.trials]
-    sample = cells[: options.sample]  # they come in an order that is shuffled already
+    # They come in an order that is shuffled but for the batch size.
+    sample = cells[:: max(1, len(cells) // max(1, options.sample))][: options.sample]
     half = (len(sample) + 1) // 2
     epochs = options.peer_epochs or definition.training.epochs
     peer = Peer([], {})

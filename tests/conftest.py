@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.commands import end_what_is_left
 
@@ -20,6 +21,7 @@ def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_running() -> Iterator[None]:
+def _each_test_begins_anew() -> Iterator[None]:
+    torch.set_flush_denormal(False)  # a search within this process has set it; Hypothesis objects
     yield
     end_what_is_left()

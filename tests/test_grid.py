@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hpo import studies
+from hpo.definition import load_definition
+from hpo.grid import cells
 
 from .commands import here, hpo, read, start
 from .watching import in_folder, until
@@ -72,6 +77,18 @@ def test_a_part_of_a_grid_is_a_part_of_its_cells_and_the_rest_comes_later(grid: 
     here(grid, "optimize", "--study", "./cells.yaml", "--trials", "9")
     assert visited(grid)[:7] == some
     assert len(set(visited(grid))) == 9
+
+
+def test_cells_come_in_waves_of_one_batch_size() -> None:
+    """So that those who train side by side read the same batches, from the first to the last."""
+    found = cells(load_definition(studies.find("fashion_mnist_grid")))
+    sizes = [cell["training.batch_size"] for cell in found]
+    changes = sum(before != after for before, after in pairwise(sizes))
+    assert sizes.count(512) == sizes.count(1024) == 72
+    assert changes < 2 * -(-72 // 16)
+    first = found[:16]
+    for name in ("mlp.activation", "optimizer", "mlp.input_dropout"):
+        assert {cell[name] for cell in first} == {cell[name] for cell in found}
 
 
 def test_more_trials_than_cells_are_refused(grid: Path) -> None:

@@ -154,7 +154,9 @@ def build_crew(
         teller,
         stopping,
     )
-    room = limits(device, options.population)
+    search = definition.search
+    learning = search.sampler.name == "tpe" or search.pruner.name != "none"
+    room = limits(device, options.population, learning=learning)
     return SearchCrew(
         intake,
         Berths(definition, data, min(room.members, _WAVE)),

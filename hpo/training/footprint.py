@@ -28,8 +28,8 @@ _SCORED_PER_UNIT = 1  # its value for each row that is scored at once
 _CPU_LIMIT = 768 * 2**20
 _CUDA_SHARE = 0.6
 # `--population auto` on a CPU: what stays near its caches. Of simple rules these bytes lose least
-# over all widths and batches (`benchmarks/growth_rules.py`), and more members only make the
-# search learn later.
+# over all widths and batches (`benchmarks/growth_rules.py`). Twice as many lose no more, and only
+# make a search learn later.
 _CPU_GAINS = 64 * 2**20
 _CPU_MEMBERS = 16
 _CUDA_MEMBERS = 32
@@ -48,19 +48,23 @@ class Limits:
     memory: int
 
 
-def limits(device: torch.device, population: int | None = None) -> Limits:
+def limits(
+    device: torch.device, population: int | None = None, *, learning: bool = True
+) -> Limits:
     """What trains side by side in one worker.
 
     Args:
         population: so many, as far as memory goes: on a CPU a worker is to stay under 1.5 GiB
             with torch itself, on a GPU it may use a good part of what is free when it asks.
             None (`auto`) is as many as gain from it.
+        learning: whether what has ended decides what comes next, which then should not begin
+            all at once.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return Limits(population or _CUDA_MEMBERS, int(free * _CUDA_SHARE))
     if population is None:
-        return Limits(_CPU_MEMBERS, _CPU_GAINS)
+        return Limits(_CPU_MEMBERS, _CPU_GAINS if learning else 2 * _CPU_GAINS)
     return Limits(population, _CPU_LIMIT)
 
 

@@ -255,11 +255,14 @@ def launches_a_step(device: torch.device, members: Sequence[Member]) -> int:
 def test_a_member_more_of_one_shape_takes_its_optimizer_and_its_masks(
     device: torch.device, name: str, dropout: float, prepared: bool
 ) -> None:
-    own = {"batch_norm": True, "input_batch_norm": prepared, "input_dropout": 0.1 * prepared}
+    settings: dict[str, Any] = {
+        "batch_norm": True,
+        "dropout": dropout,
+        "input_batch_norm": prepared,
+        "input_dropout": 0.1 * prepared,
+    }
     taken = {
-        count: launches_a_step(
-            device, [member(key, name, dropout=dropout, **own) for key in range(count)]
-        )
+        count: launches_a_step(device, [member(key, name, **settings) for key in range(count)])
         for count in (1, 2, 8)
     }
     layers = 2

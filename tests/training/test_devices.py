@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,19 @@ def test_gpus_are_those_that_this_process_was_given(
     if inherited is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
     assert visible_gpus() == gpus
+
+
+def test_what_is_next_to_nothing_is_nothing_while_training() -> None:
+    """In a process of its own, since it holds for all of it."""
+    program = """
+import torch
+from hpo import studies
+from hpo.definition import load_definition
+from hpo.training.task import prepare
+small = torch.full((10,), 2e-38)
+assert (small * 0.1 > 0).all()
+prepare(load_definition(studies.find("digits")))
+assert (small * 0.1 == 0).all()
+assert (small * 1.5 > 0).all()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

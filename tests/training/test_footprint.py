@@ -185,3 +185,4 @@ def test_auto_takes_many_small_networks_and_few_large_ones() -> None:
     )
     assert chosen.memory // small >= chosen.members
     assert chosen.memory // large <= 1
+    assert limits(torch.device("cpu"), learning=False).memory > chosen.memory

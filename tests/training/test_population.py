@@ -126,9 +126,8 @@ def test_a_member_alone_is_the_member_in_company(
 def test_so_it_is_with_prepared_inputs(
     bench: Bench, batch_norm: bool, dropout: float, widths: tuple[int, ...]
 ) -> None:
-    own = config(widths=widths, dropout=0.0)
-    model = replace(own.model, input_batch_norm=batch_norm, input_dropout=dropout)  # type: ignore[call-arg]
-    own = replace(own, model=model)
+    model = MlpConfig(widths=widths, input_batch_norm=batch_norm, input_dropout=dropout)
+    own = config(model=model)
     mixed, alone = Member(1, own, seed=11), Member(1, own, seed=11)
     together = train_in_company(bench, mixed)
     by_itself = bench.alone(alone, bench.stream(), epochs=3, joined=1)
