@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from hpo import space
-from hpo.definition import StudyDefinition
+from hpo.definition import FloatRange, StudyDefinition
 from hpo.errors import UsageError
 
 __all__ = ["MOST_CELLS", "cells", "sized"]
@@ -122,10 +121,7 @@ class _Odometer:
         step: float | None = None,
         log: bool = False,  # noqa: ARG002
     ) -> float:
-        first, last = Decimal(str(low)), Decimal(str(high))
-        width = Decimal(str(step or 1))
-        count = int((last - first) / width) + 1
-        return float(self._next(name, [float(first + width * place) for place in range(count)]))
+        return float(self._next(name, FloatRange(low, high, step=step).values()))
 
     def suggest_categorical(self, name: str, choices: Sequence[bool | int | float | str]) -> Any:
         return self._next(name, choices)

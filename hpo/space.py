@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Any, Protocol
 
 from hpo.config import (
@@ -314,7 +313,4 @@ def _size(leaf: Range) -> int | None:
         return len(leaf)
     if isinstance(leaf, Choice):
         return len(leaf.choices)
-    span = Decimal(str(leaf.high)) - Decimal(str(leaf.low))
-    if span == 0:
-        return 1
-    return None if leaf.step is None else int(span / Decimal(str(leaf.step))) + 1
+    return leaf.count()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from hpo.definition.problems import shown
@@ -53,6 +54,18 @@ class FloatRange:
     def __str__(self) -> str:
         log, step = "log " if self.log else "", f" step {self.step}" if self.step else ""
         return f"{log}float {self.low} to {self.high}{step}"
+
+    def count(self) -> int | None:
+        """How many values there are; None if it is continuous."""
+        span = Decimal(str(self.high)) - Decimal(str(self.low))
+        if span == 0:
+            return 1
+        return None if self.step is None else int(span / Decimal(str(self.step))) + 1
+
+    def values(self) -> list[float]:
+        """Every value, exact in the digits that were written, where it is not continuous."""
+        low, step = Decimal(str(self.low)), Decimal(str(self.step or 0))
+        return [float(low + step * place) for place in range(self.count() or 0)]
 
 
 @dataclass(frozen=True, slots=True)
