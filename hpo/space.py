@@ -31,6 +31,7 @@ from hpo.definition.sections import ChoiceOfOne, Section
 
 __all__ = [
     "BATCH_SIZE",
+    "SCHEDULE",
     "VARIATION",
     "Suggester",
     "cardinality",
@@ -41,6 +42,9 @@ __all__ = [
 
 BATCH_SIZE = "training.batch_size"
 """The parameter that a stream fixes for all its members."""
+
+SCHEDULE = "schedule"
+"""The parameter that names a trial's schedule, where there are several."""
 
 VARIATION = "variation"
 """The one parameter of a study with variations: which of them a trial is, from 0."""
@@ -76,7 +80,7 @@ def draw(definition: StudyDefinition, trial: Suggester) -> TrialConfig:
     return TrialConfig(
         model=_draw_model(definition, trial),
         optimizer=OptimizerConfig(**_draw_one_of(trial, "optimizer", definition.optimizer)),
-        schedule=ScheduleConfig(**_draw_one_of(trial, "schedule", definition.schedule)),
+        schedule=ScheduleConfig(**_draw_one_of(trial, SCHEDULE, definition.schedule)),
         batch_size=_draw_leaf(trial, BATCH_SIZE, training.batch_size),
         epochs=training.epochs,
         label_smoothing=_draw_leaf(trial, "training.label_smoothing", training.label_smoothing),

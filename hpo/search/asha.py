@@ -10,6 +10,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.history import history_of
+from hpo.space import SCHEDULE
 
 __all__ = ["AshaPruner"]
 
@@ -27,6 +28,11 @@ class AshaPruner(BasePruner):
     a search, not 25). So a rung has room for one in `reduction` of those that reached it; once
     it is taken, by those who went on and by better ones that stand at the rung with it, only a
     trial among the best `1 / reduction**2` goes on: one that would pass another such rung.
+
+    Where the schedule of the learning rate is a choice, trials of one schedule are compared with
+    each other: a rate that stays high is ahead early, and one that falls is ahead at the end, so
+    at a rung most of these would go (measured: 13 of 18 trials that trained to their end in two
+    searches were constant).
 
     Optuna's own pruner keeps what a trial had at a rung in attributes that are written while it
     is asked, so of a population that arrives together the first ones asked are judged against
@@ -49,13 +55,13 @@ class AshaPruner(BasePruner):
         epoch = trial.last_step
         if epoch is None or not self.is_rung(epoch):
             return False
-        maximize = study.direction == StudyDirection.MAXIMIZE
+        rung = (epoch, study.direction == StudyDirection.MAXIMIZE, trial.params.get(SCHEDULE))
         history = history_of(study)
-        ended = history.index(_Rung, epoch, maximize)
-        running = _Rung(epoch, maximize)
+        ended = history.index(_Rung, *rung)
+        running = _Rung(*rung)
         for rival in history.unfinished:
             running.add(rival)
-        own = _cost(trial, epoch, maximize)
+        own = running.cost(trial)
         arrived = len(ended.costs) + len(running.costs)
         better = ended.better(own) + running.better(own)
         room = max(1, arrived // self._reduction)
@@ -74,7 +80,7 @@ class AshaPruner(BasePruner):
 
 
 class _Rung:
-    """The trials that have reached an epoch.
+    """The trials with one schedule that have reached an epoch.
 
     Attributes:
         costs: what each had come to there, best first.
@@ -82,17 +88,20 @@ class _Rung:
         undecided: what those have that stand there now, best first.
     """
 
-    def __init__(self, epoch: int, maximize: bool) -> None:
+    def __init__(self, epoch: int, maximize: bool, schedule: str | None) -> None:
         self.costs: list[float] = []
         self.passed = 0
         self.undecided: list[float] = []
         self._epoch = epoch
-        self._maximize = maximize
+        self._sign = -1.0 if maximize else 1.0
+        self._schedule = schedule
 
     def add(self, trial: FrozenTrial) -> None:
         if self._epoch not in trial.intermediate_values:
             return
-        cost = _cost(trial, self._epoch, self._maximize)
+        if trial.params.get(SCHEDULE) != self._schedule:
+            return
+        cost = self.cost(trial)
         insort(self.costs, cost)
         if trial.state == TrialState.COMPLETE or trial.last_step != self._epoch:
             self.passed += 1
@@ -103,10 +112,9 @@ class _Rung:
         """How many had come to something better."""
         return bisect_left(self.costs, cost)
 
-
-def _cost(trial: FrozenTrial, epoch: int, maximize: bool) -> float:
-    """A trial's best value up to an epoch, negated where more is better."""
-    sign = -1.0 if maximize else 1.0
-    reports = trial.intermediate_values.items()
-    costs = (sign * value for step, value in reports if step <= epoch and not math.isnan(value))
-    return min(costs, default=math.inf)
+    def cost(self, trial: FrozenTrial) -> float:
+        """A trial's best value up to the rung, negated where more is better."""
+        reports = trial.intermediate_values.items()
+        values = (value for step, value in reports if step <= self._epoch)
+        costs = (self._sign * value for value in values if not math.isnan(value))
+        return min(costs, default=math.inf)

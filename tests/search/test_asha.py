@@ -80,6 +80,21 @@ def test_what_is_outstanding_goes_on_though_the_room_is_taken() -> None:
     assert second.should_prune()
 
 
+def test_schedules_have_rungs_of_their_own() -> None:
+    """A rate that falls late is behind one that stays high until then."""
+    study = study_of(AshaPruner(min_epochs=1, reduction=2, epochs=LONG))
+    early = {"constant": 0.8, "cosine": 0.5, "step": 0.7}
+    trials = []
+    for number in range(12):
+        schedule = list(early)[number // 4]
+        study.enqueue_trial({"schedule": schedule})
+        trial = study.ask()
+        trial.suggest_categorical("schedule", list(early))
+        trial.report(early[schedule] + number / 1000, 1)
+        trials.append(trial)
+    assert survivors(study, trials) == [2, 3, 6, 7, 10, 11]
+
+
 def test_only_rungs_are_judged() -> None:
     pruner = AshaPruner(min_epochs=2, reduction=3, epochs=LONG)
     for epoch in range(1, 60):
