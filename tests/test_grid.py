@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def test_cells_come_in_waves_of_one_batch_size() -> None:
     """So that those who train side by side read the same batches, from the first to the last."""
     found = cells(load_definition(studies.find("fashion_mnist_grid")))
     sizes = [cell["training.batch_size"] for cell in found]
-    changes = sum(before != after for before, after in pairwise(sizes))
+    changes = sum(before != after for before, after in itertools.pairwise(sizes))
     assert sizes.count(512) == sizes.count(1024) == 72
     assert changes < 2 * -(-72 // 16)
     first = found[:16]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hpo.models.layout import ReadingLayout
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
+from hpo.models.moments import centre, unbiased
 from hpo.models.noise import scale, threshold
 
 __all__ = ["NormalisedInputs", "PlainInputs", "Readings", "multiply"]
@@ -43,16 +44,18 @@ class Readings:
         operand_dtype: torch.dtype,
     ) -> None:
         like = parameters.new_zeros(inputs, batch)
-        self._streams = {
-            layout.stream: _StreamRows(like) for layout in layouts if layout.is_prepared
-        }
-        self._normalised = {layout.stream for layout in layouts if layout.norm}
-        self.each: list[PlainInputs | NormalisedInputs] = [
-            NormalisedInputs(layout, like, parameters, gradients, statistics, operand_dtype)
-            if layout.norm
-            else PlainInputs(layout, like, operand_dtype)
-            for layout in layouts
-        ]
+        of_stream: dict[int, list[ReadingLayout]] = {}
+        for layout in layouts:
+            of_stream.setdefault(layout.stream, []).append(layout)
+        self._batches = {stream: _Batch(like, own) for stream, own in of_stream.items()}
+        self.each: list[PlainInputs | NormalisedInputs] = []
+        for layout in layouts:
+            shared = self._batches[layout.stream]
+            self.each.append(
+                NormalisedInputs(layout, shared, parameters, gradients, statistics, operand_dtype)
+                if layout.norm
+                else PlainInputs(layout, shared, operand_dtype)
+            )
         self.noisy = any(layout.dropout > 0 for layout in layouts)
 
     def forward(self, features: Sequence[Tensor], noise: Sequence[Tensor]) -> None:
@@ -62,50 +65,58 @@ class Readings:
             features: of each stream, `[batch, inputs]` in the operand dtype.
             noise: of each stream random bytes, uint8 `[inputs, batch]`; none if not `noisy`.
         """
-        for stream, rows in self._streams.items():
-            rows.read(features[stream], normalise=stream in self._normalised)
+        for stream, batch in self._batches.items():
+            batch.read(features[stream], noise[stream] if self.noisy else None)
         for reading in self.each:
-            drawn = noise[reading.stream] if reading.dropout else None
-            reading.forward(features[reading.stream], self._streams.get(reading.stream), drawn)
+            reading.forward()
 
     def backward(self) -> None:
         """Write the gradients of batch norm, and let go of the batch."""
         for reading in self.each:
             reading.backward()
+        for batch in self._batches.values():
+            batch.forget()
 
 
-class _StreamRows:
-    """A stream's batch with one row an input, and its statistics."""
+class _Batch:
+    """A stream's batch and what several readings need of it, one row an input, each once.
 
-    def __init__(self, like: Tensor) -> None:
-        self.rows = torch.zeros_like(like)
-        self.normal = torch.zeros_like(like)
+    Attributes:
+        given: the batch itself.
+        rows: the same in memory of its own, in the dtype of parameters.
+        normal: the rows by their own means and variances.
+        mean: of the rows.
+        unbiased: their variances, for running statistics.
+        masks: by the probability of a zero, factors of dropout: 0 or 1 / keep.
+    """
+
+    def __init__(self, like: Tensor, layouts: Sequence[ReadingLayout]) -> None:
+        self._prepared = any(layout.is_prepared for layout in layouts)
+        self._normalised = any(layout.norm for layout in layouts)
+        self.given = like
+        self.rows = torch.zeros_like(like) if self._prepared else like
+        self.normal = torch.zeros_like(like) if self._normalised else like
         self.mean = self.unbiased = like[:, 0]
+        probabilities = {layout.dropout for layout in layouts if layout.dropout}
+        self.masks = {probability: torch.ones_like(like) for probability in probabilities}
 
-    def read(self, features: Tensor, *, normalise: bool) -> None:
-        """Take a batch `[batch, inputs]`."""
-        self.rows.copy_(features.t())
-        if not normalise:
-            return
-        batch = self.rows.shape[1]
-        self.mean = self.rows.mean(1)
-        torch.sub(self.rows, self.mean[:, None], out=self.normal)
-        # Squared after centring: sums of raw squares lose all digits when |mean| >> std.
-        variance = torch.linalg.vector_norm(self.normal, dim=1).square_().div_(batch)
-        self.normal.mul_(torch.rsqrt(variance + NORM_EPSILON)[:, None])
-        self.unbiased = variance.mul_(batch / max(batch - 1, 1))
+    def read(self, features: Tensor, noise: Tensor | None) -> None:
+        """Take a batch `[batch, inputs]`, and its random bytes if there is dropout."""
+        self.given = features.t()
+        if self._prepared:
+            self.rows.copy_(self.given)
+        if self._normalised:
+            self.mean, variance = centre(self.rows, self.normal)
+            self.normal.mul_(torch.rsqrt(variance + NORM_EPSILON)[:, None])
+            self.unbiased = unbiased(variance, self.rows.shape[1])
+        for probability, mask in self.masks.items():
+            assert noise is not None
+            torch.ge(noise, threshold(probability), out=mask)
+            mask.mul_(scale(probability))
 
-
-class _Dropout:
-    """The factors by which inputs are multiplied, `[inputs, batch]`: 0 or 1 / keep."""
-
-    def __init__(self, probability: float, like: Tensor) -> None:
-        self._threshold, self._scale = threshold(probability), scale(probability)
-        self.mask = torch.ones_like(like)
-
-    def fill(self, noise: Tensor) -> Tensor:
-        torch.ge(noise, self._threshold, out=self.mask)
-        return self.mask.mul_(self._scale)
+    def forget(self) -> None:
+        """Let go of the batch."""
+        self.given = self.rows
 
 
 class PlainInputs:
@@ -113,31 +124,31 @@ class PlainInputs:
 
     Attributes:
         stream: whose batch.
-        dropout: what makes zeros of it, if anything does.
-        operand: what products read, `[inputs, batch]`.
         grad: nothing below is trained, so there is none.
     """
 
     grad: Tensor | None = None
 
-    def __init__(self, layout: ReadingLayout, like: Tensor, operand_dtype: torch.dtype) -> None:
+    def __init__(self, layout: ReadingLayout, shared: _Batch, operand_dtype: torch.dtype) -> None:
         self.stream = layout.stream
-        self.dropout = _Dropout(layout.dropout, like) if layout.dropout else None
-        self._dropped = torch.zeros_like(like, dtype=operand_dtype) if layout.dropout else like
-        self.operand = self._dropped
+        self._shared = shared
+        self._mask = shared.masks.get(layout.dropout)
+        self._dropped = shared.rows
+        if self._mask is not None:
+            self._dropped = torch.zeros_like(shared.rows, dtype=operand_dtype)
 
-    def forward(self, features: Tensor, shared: _StreamRows | None, noise: Tensor | None) -> None:
-        """Take a batch `[batch, inputs]`."""
-        self.operand = features.t()
-        if self.dropout is not None:
-            assert shared is not None
-            assert noise is not None
-            mask = self.dropout.fill(noise)
-            self.operand = torch.mul(shared.rows, mask, out=self._dropped)
+    @property
+    def operand(self) -> Tensor:
+        """What products read, `[inputs, batch]`."""
+        return self._shared.given if self._mask is None else self._dropped
+
+    def forward(self) -> None:
+        """Take the batch."""
+        if self._mask is not None:
+            torch.mul(self._shared.rows, self._mask, out=self._dropped)
 
     def backward(self) -> None:
-        """Let go of the batch."""
-        self.operand = self._dropped
+        """There is nothing to be learnt."""
 
 
 class NormalisedInputs:
@@ -145,7 +156,6 @@ class NormalisedInputs:
 
     Attributes:
         stream: whose batch.
-        dropout: what makes zeros of it, if anything does.
         operand: what products read, `[members * inputs, batch]`.
         grad: the derivative of the loss by that; products write it.
     """
@@ -155,7 +165,7 @@ class NormalisedInputs:
     def __init__(
         self,
         layout: ReadingLayout,
-        like: Tensor,
+        shared: _Batch,
         parameters: Tensor,
         gradients: Tensor,
         statistics: Tensor,
@@ -163,9 +173,9 @@ class NormalisedInputs:
     ) -> None:
         norm = layout.norm
         assert norm is not None
-        inputs, batch = like.shape
+        inputs, batch = shared.normal.shape
         self.stream = layout.stream
-        self.dropout = _Dropout(layout.dropout, like) if layout.dropout else None
+        self._shared = shared
         self._weight, self._bias, self._by_weight, self._by_bias, self._mean, self._variance = (
             span.view(flat).view(-1, inputs)
             for span, flat in (
@@ -177,28 +187,25 @@ class NormalisedInputs:
                 (norm.variance, statistics),
             )
         )
-        self._read = like  # by the statistics of the batch alone, after dropout
-        self._dropped = torch.zeros_like(like) if layout.dropout else like
-        self._own = like.new_zeros(len(self._weight), inputs, batch)
+        self._mask = shared.masks.get(layout.dropout)
+        # By the statistics of the batch alone, after dropout.
+        self._read = shared.normal if self._mask is None else torch.zeros_like(shared.normal)
+        self._own = parameters.new_zeros(len(self._weight), inputs, batch)
         self.operand = self._own.view(-1, batch).to(operand_dtype)
         self.grad = torch.zeros_like(self._own).view(-1, batch)
 
-    def forward(self, features: Tensor, shared: _StreamRows | None, noise: Tensor | None) -> None:  # noqa: ARG002
-        """Take a batch, and move the running statistics."""
-        assert shared is not None
+    def forward(self) -> None:
+        """Take the batch, and move the running statistics."""
         weight, bias = self._weight[:, :, None], self._bias[:, :, None]
-        if self.dropout is None:
-            self._read = shared.normal
+        if self._mask is None:
             torch.addcmul(bias, self._read, weight, out=self._own)
         else:
-            assert noise is not None
-            mask = self.dropout.fill(noise)
-            self._read = torch.mul(shared.normal, mask, out=self._dropped)
-            torch.mul(self._read, weight, out=self._own).addcmul_(mask, bias)
+            torch.mul(self._shared.normal, self._mask, out=self._read)
+            torch.mul(self._read, weight, out=self._own).addcmul_(self._mask, bias)
         if self.operand.dtype != self._own.dtype:
             self.operand.copy_(self._own.view_as(self.operand))
-        self._mean.lerp_(shared.mean, NORM_MOMENTUM)
-        self._variance.lerp_(shared.unbiased, NORM_MOMENTUM)
+        self._mean.lerp_(self._shared.mean, NORM_MOMENTUM)
+        self._variance.lerp_(self._shared.unbiased, NORM_MOMENTUM)
 
     def backward(self) -> None:
         """Write the gradients of scale and shift, given `grad`."""
@@ -207,8 +214,8 @@ class NormalisedInputs:
         # By a batched product it takes three times as long.
         products = torch.mul(grad, self._read, out=self._own)
         torch.sum(products, 2, out=self._by_weight)
-        if self.dropout is not None:
-            grad = grad.mul_(self.dropout.mask)
+        if self._mask is not None:
+            grad = grad.mul_(self._mask)
         torch.sum(grad, 2, out=self._by_bias)
 
     def predict(self, features: Tensor, weight: Tensor, rows: slice, out: Tensor) -> None:

@@ -23,6 +23,7 @@ from hpo.config import MlpConfig
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import LayerLayout, Layout, NormLayout, ProductLayout, Span
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
+from hpo.models.moments import centre, unbiased
 from hpo.models.readings import NormalisedInputs, Readings, multiply
 
 __all__ = ["WideMlp"]
@@ -337,16 +338,12 @@ class _Norm:
     def forward(self, rows: Tensor) -> None:
         """Normalise the first of `rows` in place, and move the running statistics."""
         rows = rows[: self._units]
-        mean = rows.mean(1)
-        torch.sub(rows, mean[:, None], out=self._centred)
-        # Squared after centring: sums of raw squares lose all digits when |mean| >> std.
-        variance = torch.linalg.vector_norm(self._centred, dim=1).square_().div_(self._batch)
+        mean, variance = centre(rows, self._centred)
         torch.add(variance, NORM_EPSILON, out=self._inverse_std).rsqrt_()
         scale = self._weight.value * self._inverse_std
         torch.mul(self._centred, scale[:, None], out=rows).add_(self._bias.value[:, None])
         self._running_mean.lerp_(mean, NORM_MOMENTUM)
-        unbiased = variance.mul_(self._batch / max(self._batch - 1, 1))
-        self._running_variance.lerp_(unbiased, NORM_MOMENTUM)
+        self._running_variance.lerp_(unbiased(variance, self._batch), NORM_MOMENTUM)
 
     def backward(self, grad: Tensor) -> None:
         """From the derivative by what `forward` wrote to that by what it read, in place."""

@@ -285,11 +285,11 @@ class Population:
         task = self.task
         generators = [stream.augmentation(self.epoch) for stream in self.streams]
         device = task.examples.device
-        size = (task.examples.features, self.batch_size)
-        sources = [
-            InputNoise(*size, self._noise_generator(stream), device)
-            for stream in self.streams[: len(self.streams) * noisy]
-        ]
+        sources: list[InputNoise] = []
+        if noisy:
+            size = (task.examples.features, self.batch_size)
+            drawn_from = map(self._noise_generator, self.streams)
+            sources = [InputNoise(*size, generator, device) for generator in drawn_from]
         orders = [stream.epoch(self.epoch, device) for stream in self.streams]
         for indices in zip(*orders, strict=False):
             drawn = [
