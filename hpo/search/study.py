@@ -215,7 +215,7 @@ def is_judged(study: optuna.Study, epoch: int) -> bool:
     pruner = study.pruner
     if isinstance(pruner, NopPruner):
         return False
-    return not isinstance(pruner, AshaPruner) or pruner.is_rung(epoch)
+    return not isinstance(pruner, AshaPruner) or pruner.judges(epoch)
 
 
 def start_trial(study: optuna.Study, slot_id: int, sampler: SamplerOf) -> optuna.Trial:

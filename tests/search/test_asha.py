@@ -95,12 +95,13 @@ def test_schedules_have_rungs_of_their_own() -> None:
     assert survivors(study, trials) == [2, 3, 6, 7, 10, 11]
 
 
-def test_only_rungs_are_judged() -> None:
-    pruner = AshaPruner(min_epochs=2, reduction=3, epochs=LONG)
-    for epoch in range(1, 60):
+def test_rungs_are_judged_and_their_multiples() -> None:
+    pruner = AshaPruner(min_epochs=2, reduction=3, epochs=120)
+    for epoch in range(1, 70):
         study = study_of(pruner)
         worst = trials_with(study, [[1.0] * epoch] * 5 + [[0.0] * epoch])[-1]
-        assert worst.should_prune() == (epoch in (2, 6, 18, 54))
+        judged = {2, 4, 6, 12, 18, 36, 54}  # the next rung would be at 162, half is over at 60
+        assert worst.should_prune() == (epoch in judged)
 
 
 def test_what_is_nearly_done_is_let_finish() -> None:
@@ -108,7 +109,43 @@ def test_what_is_nearly_done_is_let_finish() -> None:
     for epoch in range(1, 20):
         study = study_of(pruner)
         worst = trials_with(study, [[1.0] * epoch] * 5 + [[0.0] * epoch])[-1]
-        assert worst.should_prune() == (epoch in (1, 3))  # at 9 a third of the run is over
+        # A rung at 9 would be past a third of the run; the one at 3 is asked after until half.
+        assert worst.should_prune() == (epoch in (1, 2, 3, 6, 9))
+
+
+def test_who_came_early_is_judged_again_among_those_who_came_since() -> None:
+    pruner = AshaPruner(min_epochs=2, reduction=4, epochs=20)
+    study = study_of(pruner)
+    poor, good = trials_with(study, [[0.1, 0.2], [0.1, 0.7]])
+    study.tell(good, 0.7)
+    (alone,) = trials_with(study_of(pruner), [[0.1, 0.2]])
+    assert poor.should_prune()
+    assert not alone.should_prune()
+    # It had gone on, since nobody else was there; four epochs on, better ones have come and gone.
+    (early,) = trials_with(study, [[0.3, 0.4, 0.5]])
+    early.report(0.99, 4)  # what counts is what it had at the rung
+    for late in trials_with(study, [[0.0, 0.5], [0.0, 0.6]]):
+        study.tell(late, state=TrialState.PRUNED)
+    assert early.should_prune()
+    early.report(0.99, 5)
+    assert not early.should_prune()
+
+
+def test_who_is_stopped_later_gives_its_room_back() -> None:
+    def goes_on(stopped_at: int) -> bool:
+        study = study_of(AshaPruner(min_epochs=2, reduction=4, epochs=32))
+        for trial in trials_with(study, [[0.1, 0.2]] * 5):
+            study.tell(trial, state=TrialState.PRUNED)
+        (best,) = trials_with(study, [[0.5, 0.9, *[0.9] * 8]])
+        study.tell(best, 0.9)
+        (early,) = trials_with(study, [[0.3] * stopped_at])
+        study.tell(early, state=TrialState.PRUNED)
+        (late,) = trials_with(study, [[0.4, 0.8]])
+        return not late.should_prune()
+
+    assert goes_on(stopped_at=2)  # of the eight one went on; there is room for two
+    assert goes_on(stopped_at=4)
+    assert not goes_on(stopped_at=8)  # it went on to the next rung and was stopped by that
 
 
 def test_a_trial_is_judged_by_its_best_epoch_so_far() -> None:
@@ -156,24 +193,33 @@ def should_go_on(
     epochs: int,
     maximize: bool,
     complete: Collection[int] = (),
+    pruned: Collection[int] = (),
 ) -> bool:
     """The definition, literally: at a rung, no more than a share of all may be better.
 
     Nor may those who went on and those who are better and stand there take all the room, unless
-    hardly anybody is better.
+    hardly anybody is better. At a multiple of the last rung, no more than half may be better
+    there; who is stopped by that has not gone on.
     """
-    epoch = len(curves[own])
-    rungs = {min_epochs * reduction**k for k in range(12)}
-    if epoch not in rungs or epoch * reduction > epochs:
+    now = len(curves[own])
+    rungs = [min_epochs * reduction**k for k in range(16)]
+    rungs = [rung for rung in rungs if rung <= now and rung * reduction <= epochs]
+    if not rungs:
         return True
+    epoch = rungs[-1]
     sign = 1 if maximize else -1
     scores = [max(sign * v for v in curve[:epoch]) for curve in curves if len(curve) >= epoch]
-    mine = max(sign * v for v in curves[own])
+    mine = max(sign * v for v in curves[own][:epoch])
     better = sum(score > mine for score in scores)
+    if now > epoch:
+        return now % epoch > 0 or 2 * now > epochs or better < max(1, len(scores) // 2)
     room = max(1, len(scores) // reduction)
     taken = 0
+    upper = epoch * reduction if epoch * reduction**2 <= epochs else math.inf
     for number, curve in enumerate(curves):
-        if (number in complete and len(curve) == epoch) or len(curve) > epoch:
+        if number in pruned:
+            taken += len(curve) >= upper
+        elif (number in complete and len(curve) == epoch) or len(curve) > epoch:
             taken += 1
         elif len(curve) == epoch:
             taken += max(sign * v for v in curve) > mine
@@ -218,6 +264,7 @@ def test_it_is_the_definition_also_while_trials_come_report_and_end(
     so_far: list[list[float]] = []
     running: list[int] = []
     complete: list[int] = []
+    pruned: list[int] = []
     while running or len(trials) < len(curves):
         new = len(trials) < len(curves) and (not running or data.draw(st.booleans()))
         if new:
@@ -227,9 +274,13 @@ def test_it_is_the_definition_also_while_trials_come_report_and_end(
         own = data.draw(st.sampled_from(running))
         so_far[own].append(curves[own][len(so_far[own])])
         trials[own].report(so_far[own][-1], len(so_far[own]))
-        expected = should_go_on(so_far, own, 1, reduction, LONG, maximize, complete)
+        expected = should_go_on(so_far, own, 1, reduction, LONG, maximize, complete, pruned)
         assert trials[own].should_prune() != expected
-        if len(so_far[own]) == len(curves[own]):
+        if not expected and data.draw(st.booleans()):  # else somebody lets it go on all the same
+            running.remove(own)
+            pruned.append(own)
+            study.tell(trials[own], state=TrialState.PRUNED)
+        elif len(so_far[own]) == len(curves[own]):
             running.remove(own)
             complete.append(own)
             study.tell(trials[own], so_far[own][-1])
