@@ -28,7 +28,7 @@ from hpo.training.population import Member, Population
 from hpo.training.streams import derive_seed
 from hpo.training.task import Split
 
-__all__ = ["Finalist", "choose", "score_again"]
+__all__ = ["Finalist", "choose", "score_again", "which_seeds"]
 
 _MOST_SEEDS = 3  # tell finalists apart well enough; the retrain's seeds then say how good it is
 _RESCORING = 4  # tells these seeds and streams from all others of a study
@@ -122,6 +122,13 @@ def score_again(
     return sorted(scored, key=lambda finalist: (-len(finalist.values), sign * finalist.mean))
 
 
+def which_seeds(some: Sequence[int], count: int) -> str:
+    """Seeds that follow each other, of so many in all, for a person who counts from one."""
+    if len(some) == 1:
+        return f"seed {some[0] + 1} of {count}"
+    return f"seeds {some[0] + 1} to {some[-1] + 1} of {count}"
+
+
 class _Rescoring:
     """The crew of `training.fit`: every finalist with every seed, streams for each seed."""
 
@@ -174,7 +181,8 @@ class _Rescoring:
             members.append(member)
         self._heard(
             f"finalist {place + 1} of {len(self._finalists)}: trial "
-            f"{self._finalists[place].number}, {len(group)} fresh seeds"
+            f"{self._finalists[place].number}, fresh "
+            f"{which_seeds([seed for _, seed in group], self._seeds)}"
         )
         yield population, members
 

@@ -19,7 +19,7 @@ from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.models.alone import build_module
 from hpo.results import overfitting
-from hpo.results.finalists import Finalist, choose, score_again
+from hpo.results.finalists import Finalist, choose, score_again, which_seeds
 from hpo.results.prediction import Prediction
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
@@ -170,7 +170,8 @@ def _train(
         members = [
             Member(seed, config, seeds[seed], stream=place) for place, seed in enumerate(group)
         ]
-        work = partial(_train_together, population, members, winner.epochs, stopping, heard)
+        named = which_seeds(group, len(seeds))
+        work = partial(_train_together, population, members, winner.epochs, stopping, heard, named)
         mishap = attempt(work)
         if mishap is None:
             if any(member.trouble for member in members):
@@ -190,11 +191,12 @@ def _train_together(
     epochs: int,
     stopping: Callable[[], bool],
     heard: Callable[[str], None],
+    named: str,
 ) -> None:
     population.add(members)
     for epoch in range(epochs):
         population.train_epoch(stopping)
-        heard(f"retrain: epoch {epoch + 1} of {epochs}, {len(members)} seeds")
+        heard(f"retrain: epoch {epoch + 1} of {epochs}, {named}")
 
 
 def _check_finite(states: list[dict[str, Tensor]]) -> None:
