@@ -12,6 +12,7 @@ import sys
 from benchmarks import (
     accuracy,
     control_plane,
+    convolutions,
     fullness,
     grid,
     growth,
@@ -24,7 +25,11 @@ from benchmarks import (
     workers,
 )
 
-_BENCHMARKS = {"products": products.main, "workers": workers.main}
+_BENCHMARKS = {
+    "products": products.main,
+    "convolutions": convolutions.main,
+    "workers": workers.main,
+}
 _WITH_OPTIONS = {
     "rate": rate.main,
     "accuracy": accuracy.main,
