@@ -103,7 +103,8 @@ def differences(old: StudyDefinition, new: StudyDefinition) -> list[str]:
 
     That is every range and every constant that a trial's value depends on, the data, the metric
     and the seed (it decides which rows are held out). How long and how cleverly is searched,
-    the device, and what comes after the search may change.
+    the device, and what comes after the search may change; but not to or from a grid, which is
+    visited whole or not at all.
     """
     before, after = _all_that_counts(old), _all_that_counts(new)
     sentences = []
@@ -263,6 +264,7 @@ def _all_that_counts(definition: StudyDefinition) -> dict[str, str]:
         "dataset.augment": _augmentations(definition),
         "search.metric": definition.search.metric,
         "search.seed": definition.search.seed,
+        "search.sampler": "grid" if definition.search.sampler.name == "grid" else "not a grid",
     }
     if definition.variations:
         rest["search.look_at_test"] = definition.looks_at_test

@@ -106,6 +106,16 @@ def test_a_continuous_range_is_refused_with_its_line(grid: Path) -> None:
     assert "step" in refused.stderr
 
 
+def test_a_study_does_not_become_a_grid_on_its_way(grid: Path) -> None:
+    """A trial of a grid has its cell from its slot, so others would leave cells out."""
+    command = (grid, "optimize", "--study", "./cells.yaml")
+    here(*command, "--set", "search.sampler=random", "--trials", "1")
+    refused = here(*command, "--trials", "2", expect=2)
+    assert "search.sampler: was not a grid, is grid" in refused.stderr
+    again = here(*command, "--set", "search.sampler=tpe", "--trials", "2")
+    assert "2 of 2 trials finished" in again.stdout
+
+
 def test_a_trial_of_folds_is_their_mean_and_the_winner_is_retrained_on_all_rows(
     grid: Path,
 ) -> None:

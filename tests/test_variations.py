@@ -200,6 +200,7 @@ def test_the_test_rows_stay_closed_if_the_study_says_so(
         (("--set", f"variations=[{{model: {SMALL}}}]", *PLAIN), "stage 3 reads images of 2x2"),
         (("--around-best",), "there is no study"),
         (("--around-best", "--name", "a/b"), "cannot be a study's name"),
+        (("--around-best", "--name", "digits"), "has no variations, so it is not one around a"),
     ],
 )
 def test_bad_input_is_one_sentence(place: Path, arguments: tuple[str, ...], sentence: str) -> None:

@@ -23,11 +23,12 @@ def around_best(study: str, url: str, changes: list[str], name: str | None) -> S
     One that was begun already goes on as it is, whatever the best trial is by now.
 
     Raises:
-        UsageError: there is no such study.
+        UsageError: there is no such study, or the name belongs to one of another kind.
         HpoError: it has no complete trial, or no ranges.
     """
     from hpo.cli.options import study_name
     from hpo.definition import StudyDefinition, change_definition, valid_name
+    from hpo.errors import UsageError
     from hpo.results.around import around
     from hpo.search.status import read_trials
     from hpo.search.storage import open_storage
@@ -37,7 +38,13 @@ def around_best(study: str, url: str, changes: list[str], name: str | None) -> S
     name = valid_name(f"{searched}-around-best" if name is None else name)
     with open_storage(url, must_exist=True) as opened:
         if name in names(opened):
-            return change_definition(load(opened, name)[1], changes)
+            begun = load(opened, name)[1]
+            if not begun.variations:
+                raise UsageError(
+                    f"study `{name}` is there and has no variations, so it is not one around a "
+                    "best trial; give another --name"
+                )
+            return change_definition(begun, changes)
         trials, maximize = read_trials(opened, searched)
         data = around(load(opened, searched)[1], trials, maximize=maximize)
     return change_definition(StudyDefinition.model_validate({**data, "name": name}), changes)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.definition.schema import DatasetSection
 from hpo.errors import UsageError
 
 Rows = NDArray[np.int64]
@@ -72,6 +73,22 @@ def folds(n: int, count: int, seed: int) -> list[tuple[Rows, Rows]]:
         (np.concatenate([*parts[:place], *parts[place + 1 :]]), parts[place])
         for place in range(count)
     ]
+
+
+def divide(dataset: DatasetSection, n: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Training and validation rows as a study asks for them, once or for each fold.
+
+    Args:
+        n: rows of the training part.
+        seed: the study's.
+
+    Raises:
+        UsageError: so many rows cannot be divided like that.
+    """
+    if dataset.folds is not None:
+        return folds(n, dataset.folds, seed)
+    assert dataset.validation is not None, "a definition has a share or folds"
+    return [split(n, dataset.validation, seed)]
 
 
 def _shuffled(n: int, seed: int) -> Rows:

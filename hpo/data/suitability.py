@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hpo.data.catalog import describe
 from hpo.data.info import DatasetInfo
-from hpo.definition import StudyDefinition
+from hpo.data.splits import divide
+from hpo.definition import StudyDefinition, largest
 from hpo.definition.metrics import CLASSIFICATION, REGRESSION
 from hpo.definition.problems import KeyPath, Problem
 from hpo.errors import UsageError
@@ -35,6 +36,32 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
     if about.targets and definition.training.label_smoothing != 0:
         sentence = f"{about.name} has no labels to smooth; leave `label_smoothing` out"
         problems.append(Problem(("training", "label_smoothing"), sentence))
+    return [*problems, *_too_few_rows(definition, about)]
+
+
+def _too_few_rows(definition: StudyDefinition, about: DatasetInfo) -> list[Problem]:
+    """What the rows of the training part are not enough for."""
+    dataset = definition.dataset
+    try:
+        parts = divide(dataset, about.n_train, definition.search.seed)
+    except UsageError as error:
+        key = "validation" if dataset.folds is None else "folds"
+        return [Problem(("dataset", key), str(error))]
+    problems = []
+    rows = min(len(training) for training, _ in parts)
+    common = definition.training.batch_size
+    for place, run in enumerate(definition.runs):
+        own = run.training.batch_size
+        path: KeyPath = ("training", "batch_size") if own == common else ("variations", place)
+        if (batch := largest(own)) > rows:
+            sentence = (
+                f"a batch of {batch} is larger than the {rows} training rows of {about.name}; "
+                "choose a smaller batch"
+            )
+            problems.append(Problem(path, sentence))
+    if definition.search.metric == "r2" and min(len(validation) for _, validation in parts) < 2:
+        sentence = "r2 compares with the spread of the validation rows, and one row has none"
+        problems.append(Problem(("search", "metric"), f"{sentence}; hold more out"))
     return problems
 
 

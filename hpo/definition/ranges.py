@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from hpo.definition.problems import shown
@@ -62,10 +63,9 @@ class FloatRange:
             return 1
         return None if self.step is None else int(span / Decimal(str(self.step))) + 1
 
-    def values(self) -> list[float]:
+    def values(self) -> tuple[float, ...]:
         """Every value, exact in the digits that were written, where it is not continuous."""
-        low, step = Decimal(str(self.low)), Decimal(str(self.step or 0))
-        return [float(low + step * place) for place in range(self.count() or 0)]
+        return _stepped(self.low, self.high, self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,13 @@ class Choice(Generic[T_co]):
     def __str__(self) -> str:
         words = (shown(choice).strip("'") for choice in self.choices)
         return f"choice of [{', '.join(words)}]"
+
+
+@lru_cache  # a grid asks for the same values at every cell
+def _stepped(low: float, high: float, step: float | None) -> tuple[float, ...]:
+    count = FloatRange(low, high, step=step).count() or 0
+    first, apart = Decimal(str(low)), Decimal(str(step or 0))
+    return tuple(float(first + apart * place) for place in range(count))
 
 
 Range = IntRange | FloatRange | Choice[Any]

@@ -98,7 +98,7 @@ class Section(BaseModel):
         below = None if near else next(_paths_to(cls, key), None)
         if near or below:
             return f"unknown key; did you mean `{near or below}`?"
-        return f"unknown key; there are {_listed(cls)}"
+        return f"unknown key; there are {_listed(cls)}" if known else "unknown key; there is none"
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _of_variations(
             run = varied(base, overrides)
             problems = [(problem.path, problem.sentence) for problem in check(run)]
             found = [
-                (_as_written(path, overrides), sentence)
+                _as_written(path, sentence, overrides)
                 for path, sentence in dict.fromkeys([*problems, *_draws(run)])
                 if (path, sentence) not in before
             ]
@@ -185,7 +185,14 @@ def _settings(
 
 def _refused(base: _Data, overrides: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """What cannot be overridden: where, as it is written, and why."""
+    before: list[tuple[str, ...]] = []
     for path, _, written in _settings(overrides):
+        twice = next((one for one in before if path[: len(one)] == one[: len(path)]), None)
+        before.append(path)
+        if twice is not None:
+            shorter = ".".join(path[: len(twice)])
+            yield written, f"`{shorter}` is set twice in this variation"
+            continue
         if not all(path) or len(path) > _MOST_KEYS:
             yield written, "write a key with its sections, as in {training.batch_size: 16}"
             continue
@@ -229,12 +236,12 @@ def _ranges(data: object, path: KeyPath) -> Iterator[KeyPath]:
             yield from _ranges(value, (*path, key))
 
 
-def _as_written(path: KeyPath, overrides: Mapping[str, Any]) -> KeyPath:
-    """Where a run's problem stands in its variation; the variation itself where it does not."""
+def _as_written(path: KeyPath, sentence: str, overrides: Mapping[str, Any]) -> tuple[KeyPath, str]:
+    """Where a run's problem stands in its variation; else the variation, and the key in words."""
     for own, _, written in _settings(overrides):
         if path[: len(own)] == own:
-            return (*written, *path[len(own) :])
-    return ()
+            return (*written, *path[len(own) :]), sentence
+    return (), f"{'.'.join(map(str, path))}: {sentence}" if path else sentence
 
 
 def _in_words(value: object) -> str:

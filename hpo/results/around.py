@@ -15,6 +15,7 @@ from typing import Any
 from hpo import space
 from hpo.config import ModelConfig
 from hpo.definition import Choice, FloatRange, IntRange, Range, StudyDefinition
+from hpo.definition.metrics import DIRECTIONS
 from hpo.definition.ranges import is_range
 from hpo.definition.variations import factor
 from hpo.errors import HpoError
@@ -24,7 +25,7 @@ from hpo.search.status import best_trial
 __all__ = ["around", "spreads"]
 
 _MOST = 4  # values of a range of numbers, its ends among them
-_CLOSE = 0.01  # so near to the own value that it would show nothing
+_CLOSE = 0.01  # of a range: so near to the own value that it would show nothing
 _CHOICES = ("model", "optimizer", "schedule")
 
 
@@ -71,7 +72,7 @@ def spreads(definition: StudyDefinition, trials: Sequence[TrialRecord]) -> list[
             plain.append((trial.value, "as it was"))
         elif found := factor(definition.model_dump(mode="json"), overrides):
             values.setdefault(found[0], []).append((trial.value, found[1]))
-    better = min if definition.search.metric == "loss" else max
+    better = max if DIRECTIONS[definition.search.metric] == "maximize" else min
     rows = []
     for parameter, runs in values.items():
         numbers = [value for value, _ in (*plain, *runs)]
@@ -103,7 +104,8 @@ class _Around:
         self._definition = definition
         self._best = best
         self._sizes = list(model.sizes)
-        self._count, self._each, self._fixed = self._options("model")[model.family].repeated
+        section = self._section(best)
+        self._count, self._each, self._fixed = section.repeated
         self._trials = trials
         self._maximize = maximize
         self._ranges = space.describe(definition)
@@ -150,7 +152,7 @@ class _Around:
             leaf = getattr(options[name], key)
             if f"{name}.{key}" in params:
                 settings[key] = params[f"{name}.{key}"]
-            elif is_range(leaf) and (like is None or home != "model"):
+            elif is_range(leaf):  # a network without layers draws no activation, and so on
                 settings[key] = _middle(leaf)
             elif leaf != field.default and not is_range(leaf):
                 settings[key] = leaf
@@ -177,10 +179,16 @@ class _Around:
         """The widths or channels, with so many of them, or with another one."""
         sizes = self._sizes
         if key == self._count:
-            last = sizes[-1] if sizes else _middle(self._ranges[f"{family}.{self._each}_0"])
+            each = getattr(self._options("model")[family], self._each)
+            last = sizes[-1] if sizes else _middle(each)
             return [*sizes, *[last] * value][:value]
         place = int(key.removeprefix(f"{self._each}_"))
         return [*sizes[:place], value, *sizes[place + 1 :]]
+
+    def _section(self, trial: TrialRecord) -> Any:
+        """The model section that a trial drew from; its name may be one of the study's own."""
+        options = self._options("model")
+        return options[trial.params.get("model", next(iter(options)))]
 
     def _options(self, home: str) -> Mapping[str, Any]:
         options: Mapping[str, Any] = getattr(self._definition, home).options
@@ -192,9 +200,9 @@ def _values(leaf: Range, own: Any) -> list[Any]:
     if isinstance(leaf, Choice):
         return [value for value in leaf.choices if value != own]
     found = [_at(leaf, part / (_MOST - 1)) for part in range(_MOST)]
-    return [
-        value for value in dict.fromkeys(found) if not math.isclose(value, own, rel_tol=_CLOSE)
-    ]
+    scale = math.log if leaf.log else float
+    near = _CLOSE * (scale(leaf.high) - scale(leaf.low))
+    return [value for value in dict.fromkeys(found) if abs(scale(value) - scale(own)) > near]
 
 
 def _middle(leaf: Any) -> Any:
@@ -206,10 +214,15 @@ def _middle(leaf: Any) -> Any:
 def _at(leaf: IntRange | FloatRange, share: float) -> int | float:
     """The value at a share of the way from low to high, on the range's scale and steps."""
     low, high = leaf.low, leaf.high
+    if isinstance(leaf, FloatRange) and leaf.step is not None:
+        steps = leaf.values()
+        return steps[round(share * (len(steps) - 1))]
     value = low * (high / low) ** share if leaf.log else low + (high - low) * share
-    if leaf.step is not None and not leaf.log:
-        value = low + round((value - low) / leaf.step) * leaf.step
     if isinstance(leaf, IntRange):
-        return min(high, max(low, round(value)))
-    # Three digits say enough; ends stay what they are.
-    return low if share == 0 else high if share == 1 else float(f"{value:.3g}")
+        step = 1 if leaf.log else leaf.step
+        return min(high, max(low, low + round((value - low) / step) * step))
+    if share in (0, 1) or low == high:
+        return low if share == 0 else high
+    # Three digits of the value, and of where in the range it lies, say enough.
+    finest = min(high - low, abs(value) or 1.0)
+    return min(high, max(low, round(value, 2 - math.floor(math.log10(finest)))))

@@ -14,6 +14,7 @@ from typing import Any
 
 from hpo import space
 from hpo.definition import Choice, FloatRange, IntRange, Range, StudyDefinition
+from hpo.definition.metrics import DIRECTIONS
 from hpo.search.records import TrialRecord
 
 __all__ = ["mean_effects"]
@@ -29,7 +30,7 @@ def mean_effects(
         values, and `effect`: their mean less that of all complete trials with the parameter.
     """
     done = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
-    better = min if definition.search.metric == "loss" else max
+    better = max if DIRECTIONS[definition.search.metric] == "maximize" else min
     rows = []
     for parameter, leaf in space.describe(definition).items():
         if not _is_finite(leaf):

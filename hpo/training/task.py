@@ -6,23 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hpo.config import MlpConfig, NumpyCnnConfig
-from hpo.data import describe, load_train, split
-from hpo.data import folds as cut_into_folds
+from hpo.data import describe, load_train
 from hpo.data.augment import Augmentation, build_augmentations
 from hpo.data.rows import kind_of
+from hpo.data.splits import divide
 from hpo.data.tensors import Normalization
 from hpo.data.vectors import Examples, on_device
 from hpo.definition import StudyDefinition, largest
 from hpo.definition.families import ConvolutionalSection
 from hpo.definition.networks import MlpSection
 from hpo.definition.problems import render
-from hpo.errors import DefinitionError, UsageError
+from hpo.errors import DefinitionError
 from hpo.models.stages import largest_stages
 from hpo.models.suitability import unsuitable
 from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
@@ -30,8 +28,6 @@ from hpo.training.goals import CLASSES, TARGETS, Goal
 from hpo.training.streams import Stream
 
 __all__ = ["Fold", "Split", "Task", "check", "prepare"]
-
-_Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -135,9 +131,8 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     rows = load_train(dataset.name, kind_of(about))
     parts = [
         (torch.from_numpy(training), torch.from_numpy(validation))
-        for training, validation in _divide(definition, len(rows))
+        for training, validation in divide(dataset, len(rows), definition.search.seed)
     ]
-    _check_batch_size(definition, min(len(training) for training, _ in parts))
     if with_validation_rows:
         parts = [(torch.cat(parts[0]), parts[0][1])]
     examples = on_device(rows, device)
@@ -164,18 +159,8 @@ def check(definition: StudyDefinition) -> None:
         UsageError: the dataset is unknown or has no images for what is asked of it, or the split
             or a batch size cannot be served.
     """
+    describe(definition.dataset.name)
     _check_dataset(definition)
-    parts = _divide(definition, describe(definition.dataset.name).n_train)
-    _check_batch_size(definition, min(len(training) for training, _ in parts))
-
-
-def _divide(definition: StudyDefinition, rows: int) -> list[tuple[_Rows, _Rows]]:
-    """The training and validation rows, once or for each fold."""
-    dataset, seed = definition.dataset, definition.search.seed
-    if dataset.folds is not None:
-        return cut_into_folds(rows, dataset.folds, seed)
-    assert dataset.validation is not None, "a definition has a share or folds"
-    return [split(rows, dataset.validation, seed)]
 
 
 def _device(definition: StudyDefinition) -> torch.device:
@@ -232,14 +217,3 @@ def _check_dataset(definition: StudyDefinition) -> None:
     """Refuse what it cannot serve, for a study that comes from no file."""
     if problems := unsuitable(definition):
         raise DefinitionError(render(problems, {}, f"study {definition.name}"))
-
-
-def _check_batch_size(definition: StudyDefinition, rows: int) -> None:
-    """Refuse a study that could draw a batch larger than its training rows."""
-    batch = max(largest(run.training.batch_size) for run in definition.runs)
-    if batch > rows:
-        message = (
-            f"training.batch_size: a batch of {batch} is larger than the {rows} training rows "
-            f"of {definition.dataset.name}; choose a smaller batch"
-        )
-        raise UsageError(message)

@@ -160,6 +160,65 @@ def test_what_does_not_fit_targets_is_refused_with_its_line(
     assert refused(wave, REGRESSION.replace(old, new)) == f"{message}\n"
 
 
+DIGITS = """# studies/few.yaml: more than the rows can give
+dataset: {name: digits, validation: 0.2}
+model: {cnn: {stages: 1, channels: 2, batch_norm: {choice: [true, false]}}}
+optimizer: {adam: {lr: 0.01}}
+training: {batch_size: {int: [2, 20]}, epochs: 1}
+search: {trials: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "validation: 0.2",
+            "validation: 0.9999",
+            (
+                "2: dataset.validation: the validation share 0.9999 of 1438 rows leaves none for "
+                "training; lower it"
+            ),
+        ),
+        (
+            "[2, 20]",
+            "[2, 5000]",
+            (
+                "5: training.batch_size: a batch of 5000 is larger than the 1150 training rows of "
+                "digits; choose a smaller batch"
+            ),
+        ),
+        (
+            "[2, 20]",
+            "[1, 20]",
+            (
+                "5: training.batch_size: batch norm of `cnn` needs two rows; choose batches of 2 or "
+                "more"
+            ),
+        ),
+    ],
+)
+def test_what_the_rows_are_too_few_for_is_refused_with_its_line(
+    wave: Path, old: str, new: str, message: str
+) -> None:
+    assert refused(wave, DIGITS.replace(old, new)) == f"{message}\n"
+
+
+def test_folds_above_the_rows_are_refused_with_their_line(path: Path) -> None:
+    text = STUDY.replace("augment: [horizontal_flip]", "folds: 21")
+    message = "4: dataset.folds: 20 rows cannot be cut into 21 folds; ask for fewer\n"
+    assert refused(path, text) == message
+    done = here(path.parent, "studies", "validate", str(path), expect=2)
+    assert done.stderr.endswith(message)
+
+
+def test_one_row_has_no_spread_to_compare_with(wave: Path) -> None:
+    text = REGRESSION.replace("metric: rmse", "metric: r2").replace("0.2}", "0.0001}")
+    assert "6: search.metric: r2 compares with the spread of the validation rows" in (
+        f"{refused(wave, text)}"
+    )
+
+
 @pytest.mark.parametrize("metric", ["mse", "rmse", "mae", "r2"])
 def test_a_metric_of_targets_does_not_fit_classes(wave: Path, metric: str) -> None:
     text = REGRESSION.replace("sine", "digits").replace("metric: rmse", f"metric: {metric}")

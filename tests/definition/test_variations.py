@@ -109,6 +109,18 @@ def test_another_list_of_variations_is_another_study(load: Load) -> None:
         ("{name: x}", "a variation cannot change `name`"),
         ("{training.device: cpu}", "a variation cannot change `training.device`"),
         ("{training: {precision: float32}}", "a variation cannot change `training.precision`"),
+        (
+            "{training.early_stopping.metric: loss}",
+            "training.early_stopping.patience: this key is missing",
+        ),
+        (
+            "{training.batch_size: 16, training: {batch_size: 64}}",
+            "`training.batch_size` is set twice in this variation",
+        ),
+        (
+            "{model.mlp.dropout: 0.1, model: {mlp: {widths: [4]}}}",
+            "`model` is set twice in this variation",
+        ),
         ("16", "16 stands here; a variation is a mapping"),
         ("[]", "a list stands here; a variation is a mapping"),
     ],

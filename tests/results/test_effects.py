@@ -37,6 +37,15 @@ search: {trials: 4, metric: accuracy, seed: 7}
 """
 
 
+ZERO_LAYERS = {
+    "mlp__layers": 0,
+    "optimizer": "sgd",
+    "sgd__lr": 0.2,
+    "schedule": "cosine",
+    "training__batch_size": 32,
+}
+
+
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
     def loader(text: str) -> StudyDefinition:
@@ -88,11 +97,21 @@ def test_mean_effects_of_a_whole_grid(load: Load) -> None:
     assert mean_effects(definition, trials[4:]) == []
 
 
-def test_the_best_of_a_loss_is_the_lowest(load: Load) -> None:
-    definition = load(SEARCHED.replace("metric: accuracy", "metric: loss"))
+@pytest.mark.parametrize("metric", ["loss", "rmse"])
+def test_the_best_of_an_error_is_the_lowest(load: Load, metric: str) -> None:
+    text = SEARCHED.replace("metric: accuracy", f"metric: {metric}")
+    definition = load(text if metric == "loss" else text.replace("digits", "linear"))
     trials = [record(n, n / 10, {"mlp.activation": "relu"}) for n in (3, 1, 2)]
     (row,) = mean_effects(definition, trials)
     assert row["best"] == 0.1
+    best = drawn(definition, 0, 0.9, **ZERO_LAYERS)
+    data = around(definition, [best], maximize=False)
+    made = StudyDefinition.model_validate({**data, "name": "made"})
+    first = next(iter(made.variations[1]))
+    rows = spreads(made, [record(n, value, {"variation": n}) for n, value in ((0, 0.4), (1, 0.3))])
+    assert [(row["lowest"], row["best_at"] == "as it was") for row in rows] == [(0.3, False)], (
+        first
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,6 +125,10 @@ def test_the_best_of_a_loss_is_the_lowest(load: Load) -> None:
         (FloatRange(0.0, 0.6), 0.25, [0.0, 0.2, 0.4, 0.6]),
         (FloatRange(0.001, 1.0, log=True), 0.01, [0.001, 0.1, 1.0]),
         (FloatRange(0.0, 0.5, step=0.25), 0.0, [0.25, 0.5]),
+        (FloatRange(0.0, 0.1875, step=0.0625), 0.0, [0.0625, 0.125, 0.1875]),
+        (FloatRange(0.9995, 0.9999), 0.9995, [0.999633, 0.999767, 0.9999]),
+        (FloatRange(0.99, 0.9999, log=True), 0.99, [0.99329, 0.99659, 0.9999]),
+        (FloatRange(0.9, 0.999), 0.9671, [0.9, 0.933, 0.966, 0.999]),
         (Choice((True, False)), True, [False]),
         (Choice(("relu", "tanh", "gelu")), "tanh", ["relu", "gelu"]),
     ],
@@ -169,6 +192,31 @@ def test_an_option_that_no_trial_had_has_the_middle_of_its_ranges(load: Load) ->
     adam = next(config.optimizer for config in configs if config.optimizer.name == "adam")
     assert (adam.lr, adam.weight_decay) == (0.001, 0.05)
     assert {widths(config) for config in configs} == {(), (100,), (100,) * 2, (100,) * 3}
+
+
+def test_what_a_network_without_layers_did_not_draw_is_in_the_middle(load: Load) -> None:
+    text = SEARCHED.replace("{int: [10, 1000], log: true}", "8")
+    definition = load(text.replace("[relu, tanh]", "[tanh, gelu]"))
+    best = drawn(definition, 0, 0.9, **ZERO_LAYERS)
+    data = around(definition, [best], maximize=True)
+    made = StudyDefinition.model_validate({**data, "name": "made"})
+    models = [space.draw(run, FixedTrial({})).model for run in made.runs]
+    assert models[0] == best.config.model if best.config else False
+    deeper = [model for model in models if isinstance(model, MlpConfig) and model.widths]
+    assert {model.widths for model in deeper} == {(8,), (8, 8), (8, 8, 8)}
+    assert {(model.activation, model.dropout) for model in deeper} == {("tanh", 0.3)}
+
+
+def test_families_may_have_names_of_their_own(load: Load) -> None:
+    text = SEARCHED[: SEARCHED.index("  mlp:")] + SEARCHED[SEARCHED.index("optimizer:") :]
+    families = "  mlp_small: {widths: [8]}\n  mlp_big: {widths: [32], dropout: 0.5}\n"
+    definition = load(text.replace("model:\n", f"model:\n{families}"))
+    params = {"optimizer": "sgd", "sgd__lr": 0.2, "schedule": "cosine"}
+    best = drawn(definition, 0, 0.9, training__batch_size=32, model="mlp_big", **params)
+    data = around(definition, [best], maximize=True)
+    assert data["model"] == {"mlp_big": {"dropout": 0.5, "widths": [32]}}
+    made = StudyDefinition.model_validate({**data, "name": "made"})
+    assert space.draw(made.runs[0], FixedTrial({})) == best.config
 
 
 def test_convolutional_networks_are_fixed_stage_by_stage(load: Load) -> None:

@@ -14,6 +14,7 @@ from hpo.errors import TrainingError, UsageError
 from hpo.models.numpy_cnn.arrays import Array, Shape, at_least_one, size_of, told, told_with_size
 from hpo.models.numpy_cnn.flatten import Flatten
 from hpo.models.numpy_cnn.layer import Layer
+from hpo.models.numpy_cnn.linear import Linear
 from hpo.models.numpy_cnn.loss import softmax_cross_entropy
 from hpo.models.numpy_cnn.optimizers import Optimizer
 
@@ -241,13 +242,17 @@ def _shapes(shape: Shape, layers: Sequence[Layer]) -> list[Shape]:
         at_least_one(f"a length of the input {shape}", length)
     shapes = [shape]
     giver, given = "the input", shape
+    before: Layer | None = None
     for layer in layers:
         takes = layer.takes(shapes[-1])
         if takes:
+            if isinstance(before, Flatten) and not isinstance(layer, Linear):
+                giver, given = before.name, shapes[-1]
             raise UsageError(f"{giver} gives {told_with_size(given)}, {layer.name} takes {takes}")
         shapes.append(layer.output_shape(shapes[-1]))
         if not isinstance(layer, Flatten):  # it changes no size: what came before says more
             giver, given = layer.name, shapes[-1]
+        before = layer
     if len(shapes[-1]) != 1:
         raise UsageError(
             f"{giver} gives {told(given)}, and a network ends in one value a class: "

@@ -100,6 +100,8 @@ class Adam(Optimizer):
         super().__init__(learning_rate)
         self.beta1 = _share("beta1", beta1)
         self.beta2 = _share("beta2", beta2)
+        if not epsilon > 0:
+            raise UsageError(f"epsilon is {epsilon:g}; it must be above 0, or a divisor can be 0")
         self.epsilon = epsilon
 
     def update(self, name: str, weight: Array, gradient: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +126,13 @@ class Windows:
 
 
 def _pair(what: str, given: Pair, lowest: int) -> tuple[int, int]:
-    pair = (given, given) if isinstance(given, int) else given
+    try:
+        down, right = given if isinstance(given, tuple | list) else (given, given)
+        pair = index(down), index(right)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"a {what} of {given} cannot be; write one whole number, or two for height and width"
+        ) from None
     if min(pair) < lowest:
         raise UsageError(f"a {what} of {pair[0]}x{pair[1]} cannot be; the least is {lowest}")
     return pair

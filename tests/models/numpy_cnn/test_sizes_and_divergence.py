@@ -70,6 +70,11 @@ def test_layers_are_named_and_their_shapes_known() -> None:
             [Linear(4, 3), Conv2d(1, 1, 1)],
             "linear1 gives 3 values, conv1 takes images of 1 channel",
         ),
+        (
+            (1, 6, 6),
+            [Flatten(), Conv2d(1, 1, 3)],
+            "flatten1 gives 36 values, conv1 takes images of 1 channel",
+        ),
         ((5,), [Linear(4, 3)], "the input gives 5 values, linear1 takes 4"),
         (
             (3, 8, 6),
@@ -95,6 +100,13 @@ def test_numbers_and_names_that_cannot_be() -> None:
         MaxPool2d(2, (1, 0))
     with pytest.raises(UsageError, match="a padding of -1x-1 cannot be; the least is 0"):
         Conv2d(1, 1, 3, padding=-1)
+    for pair in (3.0, "3", (3, 3, 3), (3,)):
+        with pytest.raises(UsageError, match="cannot be; write one whole number, or two for"):
+            Conv2d(1, 1, pair)  # type: ignore[arg-type]
+    assert Conv2d(1, 1, np.int64(3)).windows.height == 3  # type: ignore[arg-type]
+    for epsilon in (0.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="it must be above 0"):
+            Adam(epsilon=epsilon)
     with pytest.raises(UsageError, match="filters is 0; the least is 1"):
         Conv2d(1, 0, 3)
     with pytest.raises(UsageError, match="outputs is -1; the least is 1"):
