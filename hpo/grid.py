@@ -13,7 +13,7 @@ from hpo.errors import UsageError
 
 __all__ = ["MOST_CELLS", "cells", "sized"]
 
-MOST_CELLS = 1_000_000
+MOST_CELLS = 100_000  # every worker counts them all before its first trial, some seconds long
 _ORDER = 0x67726964  # "grid": keeps this use of the seed apart from every other
 _WAVE = 16  # cells in a row with one batch size: what two workers of eight train at once
 

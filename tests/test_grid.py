@@ -96,6 +96,13 @@ def test_more_trials_than_cells_are_refused(grid: Path) -> None:
     assert not (grid / "hpo.db").exists()
 
 
+def test_a_grid_that_nobody_can_visit_is_refused(grid: Path) -> None:
+    change = "training.label_smoothing={float: [0.0, 0.9], step: 0.0005}"
+    command = (grid, "optimize", "--study", "./cells.yaml", "--trials", "2", "--set", change)
+    refused = here(*command, expect=2)
+    assert "has 108060 cells, more than 100000; make ranges smaller" in refused.stderr
+
+
 def test_a_continuous_range_is_refused_with_its_line(grid: Path) -> None:
     file = grid / "cells.yaml"
     file.write_text(

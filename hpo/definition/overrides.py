@@ -30,7 +30,10 @@ def apply(parsed: Parsed, overrides: Sequence[str]) -> None:
 def _apply_one(parsed: Parsed, keys: KeyPath, value: str) -> None:
     label = ".".join(map(str, keys))
     inner = parse(value)
-    parsed.problems += [Problem((), problem.sentence, label) for problem in inner.problems]
+    for problem in inner.problems:
+        where = ".".join(map(str, problem.path))
+        sentence = f"{where}: {problem.sentence}" if where else problem.sentence
+        parsed.problems.append(Problem((), sentence, label))
     if inner.broken or not isinstance(parsed.data, dict):
         return
     section = parsed.data

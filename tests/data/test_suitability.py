@@ -192,8 +192,8 @@ search: {trials: 1}
             "[2, 20]",
             "[1, 20]",
             (
-                "5: training.batch_size: batch norm of `cnn` needs two rows; choose batches of 2 or "
-                "more"
+                "5: training.batch_size: batch norm of `cnn` needs two rows; choose batches of "
+                "2 or more"
             ),
         ),
     ],

@@ -95,3 +95,8 @@ def test_problems_of_the_file_come_first(problems: Problems) -> None:
     found = problems("nonsense: 1\n", "search.trials=0")
     assert found[-1].startswith("--set search.trials: 0 is below 1")
     assert all(line.startswith("study.yaml:1: ") for line in found[:-1])
+
+
+def test_a_key_that_is_given_twice_is_named(problems: Problems) -> None:
+    (found,) = problems(None, "optimizer={sgd: {lr: 0.1, lr: 0.2}}")
+    assert found.startswith("--set optimizer: sgd.lr: this key is given twice")
