@@ -104,8 +104,8 @@ class _Around:
         self._definition = definition
         self._best = best
         self._sizes = list(model.sizes)
-        section = self._section(best)
-        self._count, self._each, self._fixed = section.repeated
+        family = self._options("model")[self._option("model", best.params)]
+        self._count, self._each, self._fixed = family.repeated
         self._trials = trials
         self._maximize = maximize
         self._ranges = space.describe(definition)
@@ -146,7 +146,7 @@ class _Around:
         """An option with its settings as a trial had them, else in the middle of their ranges."""
         options = self._options(home)
         params = {} if like is None else like.params
-        name = chosen or params.get(home, next(iter(options)))
+        name = chosen or self._option(home, params)
         settings: dict[str, Any] = {}
         for key, field in type(options[name]).model_fields.items():
             leaf = getattr(options[name], key)
@@ -154,7 +154,7 @@ class _Around:
                 settings[key] = params[f"{name}.{key}"]
             elif is_range(leaf):  # a network without layers draws no activation, and so on
                 settings[key] = _middle(leaf)
-            elif leaf != field.default and not is_range(leaf):
+            elif leaf != field.default:
                 settings[key] = leaf
         if home == "model":
             drawn = (self._count, self._each)
@@ -185,10 +185,10 @@ class _Around:
         place = int(key.removeprefix(f"{self._each}_"))
         return [*sizes[:place], value, *sizes[place + 1 :]]
 
-    def _section(self, trial: TrialRecord) -> Any:
-        """The model section that a trial drew from; its name may be one of the study's own."""
-        options = self._options("model")
-        return options[trial.params.get("model", next(iter(options)))]
+    def _option(self, home: str, params: Mapping[str, Any]) -> str:
+        """The name of the option that a trial drew, or of the only one there is."""
+        name: str = params.get(home, next(iter(self._options(home))))
+        return name
 
     def _options(self, home: str) -> Mapping[str, Any]:
         options: Mapping[str, Any] = getattr(self._definition, home).options
