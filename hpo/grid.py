@@ -9,9 +9,9 @@ import numpy as np
 
 from hpo import space
 from hpo.definition import FloatRange, StudyDefinition
-from hpo.errors import UsageError
+from hpo.definition.problems import Problem
 
-__all__ = ["MOST_CELLS", "cells", "sized"]
+__all__ = ["MOST_CELLS", "cells", "sized", "unsuitable"]
 
 MOST_CELLS = 100_000  # every worker counts them all before its first trial, some seconds long
 _ORDER = 0x67726964  # "grid": keeps this use of the seed apart from every other
@@ -23,11 +23,7 @@ def cells(definition: StudyDefinition) -> list[dict[str, Any]]:
 
     A grid that is not visited to its end has so been visited everywhere. The batch size changes
     only now and then: trials that read the same batches train faster.
-
-    Raises:
-        UsageError: a range is continuous, or there are too many cells.
     """
-    _check(definition)
     found = list(_walk(definition))
     random = np.random.default_rng([_ORDER, definition.search.seed])
     of_size: dict[Any, list[dict[str, Any]]] = {}
@@ -45,36 +41,38 @@ def sized(definition: StudyDefinition) -> StudyDefinition:
     """The definition with as many trials as its grid has cells, where it does not say how many.
 
     A definition with another sampler comes back as it is.
-
-    Raises:
-        UsageError: as `cells`; or more trials are asked for than there are cells.
     """
     search = definition.search
-    if search.sampler.name != "grid":
+    if search.sampler.name != "grid" or "trials" in search.model_fields_set:
         return definition
-    count = _check(definition)
-    if "trials" not in search.model_fields_set:
-        return definition.model_copy(
-            update={"search": search.model_copy(update={"trials": count})}
-        )
-    if search.trials > count:
-        message = (
-            f"search.trials: {search.trials} trials are more than the {count} cells of the grid "
-            f"of {definition.name}, each of which is visited once; leave `trials` out for all"
-        )
-        raise UsageError(message)
-    return definition
+    sized_search = search.model_copy(update={"trials": _count(definition)})
+    return definition.model_copy(update={"search": sized_search})
 
 
-def _check(definition: StudyDefinition) -> int:
+def unsuitable(definition: StudyDefinition) -> list[Problem]:
+    """What is wrong with its grid, if it has one; for `load_definition` and others."""
+    search = definition.search
+    if search.sampler.name != "grid":
+        return []
+    count = _count(definition)
+    if count > MOST_CELLS:
+        sentence = (
+            f"the grid has {count} cells, more than {MOST_CELLS}; make ranges smaller or their "
+            "steps larger, or write `sampler: tpe`"
+        )
+        return [Problem(("search", "sampler"), sentence)]
+    if "trials" in search.model_fields_set and search.trials > count:
+        sentence = (
+            f"{search.trials} trials are more than the {count} cells of the grid, each of which "
+            "is visited once; leave `trials` out for all"
+        )
+        return [Problem(("search", "trials"), sentence)]
+    return []
+
+
+def _count(definition: StudyDefinition) -> int:
     count = space.cardinality(definition)
     assert count is not None, "a definition with a grid has no continuous range"
-    if count > MOST_CELLS:
-        message = (
-            f"search.sampler: the grid of {definition.name} has {count} cells, more than "
-            f"{MOST_CELLS}; make ranges smaller or their steps larger, or write `sampler: tpe`"
-        )
-        raise UsageError(message)
     return count
 
 

@@ -92,8 +92,20 @@ def test_cells_come_in_waves_of_one_batch_size() -> None:
 
 def test_more_trials_than_cells_are_refused(grid: Path) -> None:
     refused = here(grid, "optimize", "--study", "./cells.yaml", "--trials", "61", expect=2)
-    assert "61 trials are more than the 60 cells" in refused.stderr
+    assert "--set search.trials: 61 trials are more than the 60 cells" in refused.stderr
     assert not (grid / "hpo.db").exists()
+
+
+def test_more_trials_than_cells_are_told_with_their_line(grid: Path) -> None:
+    file = grid / "cells.yaml"
+    text = file.read_text()
+    assert "trials:" not in text
+    file.write_text(text.replace("search: {", "search: {trials: 61, "))
+    rows = file.read_text().splitlines()
+    line = next(number for number, row in enumerate(rows, 1) if "search:" in row)
+    for command in (["studies", "validate", "./cells.yaml"], ["optimize", "--study", file.name]):
+        refused = here(grid, *command, expect=2)
+        assert f"cells.yaml:{line}: search.trials: 61 trials are more than" in refused.stderr
 
 
 def test_a_grid_that_nobody_can_visit_is_refused(grid: Path) -> None:

@@ -8,8 +8,9 @@ from hpo.cli.options import study_name
 
 if TYPE_CHECKING:
     from hpo.definition import StudyDefinition
+    from hpo.definition.problems import Problem
 
-__all__ = ["find_definition", "shorthands"]
+__all__ = ["find_definition", "shorthands", "unsuitable"]
 
 
 def shorthands(trials: int | None, seed: int | None) -> list[str]:
@@ -27,7 +28,6 @@ def find_definition(study: str, url: str, changes: list[str], name: str | None) 
     from hpo import grid, studies
     from hpo.definition import change_definition, load_definition
     from hpo.errors import HpoError, UsageError
-    from hpo.models.suitability import unsuitable
 
     try:
         path = studies.find(study)
@@ -40,6 +40,14 @@ def find_definition(study: str, url: str, changes: list[str], name: str | None) 
             raise
         return grid.sized(change_definition(stored, changes, name=name, judge=unsuitable))
     return grid.sized(load_definition(path, changes, name=name, judge=unsuitable))
+
+
+def unsuitable(definition: StudyDefinition) -> list[Problem]:
+    """What is wrong with a definition that is valid in itself, each with its place."""
+    from hpo import grid
+    from hpo.models import suitability
+
+    return [*suitability.unsuitable(definition), *grid.unsuitable(definition)]
 
 
 def _stored_definition(study: str, url: str) -> StudyDefinition:

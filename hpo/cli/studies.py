@@ -204,8 +204,8 @@ def _verdict(name: str, overrides: list[str]) -> str:
         DefinitionError, UsageError: it is not valid, or there is none.
     """
     from hpo import data, space, studies
+    from hpo.cli.definitions import unsuitable
     from hpo.definition import load_definition
-    from hpo.models.suitability import unsuitable
 
     path = studies.find(name)
     definition = load_definition(path, overrides, judge=unsuitable)
