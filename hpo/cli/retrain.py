@@ -47,6 +47,7 @@ def retrain_best(
     from hpo.errors import Interrupted
     from hpo.results import artifact
     from hpo.results.retrain import retrain_best as run
+    from hpo.results.states import SavedStates
     from hpo.search.storage import open_storage
     from hpo.search.study import load
     from hpo.training.population import Stopped
@@ -62,16 +63,16 @@ def retrain_best(
             typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
             _show_result(known, form)
             return
-        artifact.check_place(folder)
-        try:
-            with Spinner(stderr_console()) as spinner, opened.guard():
-                result = run(search, definition, stop, spinner)
-        except Stopped:
-            message = "stopped; nothing was tested and no artifact was written"
-            raise Interrupted(message, stop.signal_number or 2) from None
-        metrics = result.report(definition, name, str(folder))
-        everything = {**metrics, **result.details(), "study_state": state}
-        artifact.write(folder, result, definition, everything)
+        with SavedStates(folder) as states:
+            try:
+                with Spinner(stderr_console()) as spinner, opened.guard():
+                    result = run(search, definition, states, stop, spinner)
+            except Stopped:
+                message = "stopped; nothing was tested and no artifact was written"
+                raise Interrupted(message, stop.signal_number or 2) from None
+            metrics = result.report(definition, name, str(folder))
+            everything = {**metrics, **result.details(), "study_state": state}
+            artifact.write(folder, result, states, definition, everything)
     _show_result(metrics, form)
 
 

@@ -15,7 +15,6 @@ under the same name with a number.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -29,45 +28,46 @@ from typing import Any
 
 import optuna
 import torch
-from safetensors.torch import save
 
 from hpo.definition import StudyDefinition
 from hpo.errors import FileError
+from hpo.files import disk_errors
 from hpo.results.prediction import PAGE, draw
 from hpo.results.retrain import Retrained
+from hpo.results.states import REMEDY, SavedStates
 from hpo.search.study import SURPLUS
 
-__all__ = ["check_place", "fingerprint", "read_metrics", "write"]
+__all__ = ["fingerprint", "read_metrics", "write"]
 
 _PACKAGES = ("hpo", "torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
 
 
 def write(
-    folder: Path, retrained: Retrained, definition: StudyDefinition, metrics: dict[str, Any]
+    folder: Path,
+    retrained: Retrained,
+    states: SavedStates,
+    definition: StudyDefinition,
+    metrics: dict[str, Any],
 ) -> None:
     """Write the artifact; a folder that stands there already is moved aside.
 
     Args:
+        states: the networks.
         metrics: what goes into `metrics.json`.
 
     Raises:
         FileError: the disk refuses; what stood there is unchanged.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder, REMEDY):
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise _refused(folder, error) from None
-    try:
-        _fill(draft, retrained, definition, metrics)
-        draft.chmod(0o755)
-        if folder.exists():
-            folder.rename(_free_name(folder))
-        draft.rename(folder)
-    except OSError as error:
-        raise _refused(folder, error) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            _fill(draft, retrained, states, definition, metrics)
+            draft.chmod(0o755)
+            if folder.exists():
+                folder.rename(_free_name(folder))
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, Any]:
@@ -91,19 +91,6 @@ def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, A
     }
 
 
-def check_place(folder: Path) -> None:
-    """Make sure that an artifact can be written there, before the work that it takes.
-
-    Raises:
-        FileError: the disk refuses.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
-    except OSError as error:
-        raise _refused(folder, error) from None
-
-
 def read_metrics(folder: Path) -> dict[str, Any] | None:
     """What `metrics.json` says; None where there is no artifact.
 
@@ -122,14 +109,16 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
 
 
 def _fill(
-    draft: Path, retrained: Retrained, definition: StudyDefinition, metrics: dict[str, Any]
+    draft: Path,
+    retrained: Retrained,
+    states: SavedStates,
+    definition: StudyDefinition,
+    metrics: dict[str, Any],
 ) -> None:
     seeds = draft / "seeds"
     seeds.mkdir()
-    for place, state in enumerate(retrained.states):
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-        # Through bytes: what safetensors raises for a full disk is no OSError.
-        (seeds / f"{place}.safetensors").write_bytes(save(tensors))
+    for place, content in enumerate(states.encoded()):
+        (seeds / f"{place}.safetensors").write_bytes(content)
     shutil.copyfile(seeds / "0.safetensors", draft / "model.safetensors")
     normalization = retrained.normalization
     _write_json(
@@ -197,17 +186,3 @@ def _free_name(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     return aside
-
-
-def _refused(folder: Path, error: OSError) -> FileError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(_nearest(folder)).free
-        return FileError(f"{folder}: {reason}, {free} bytes are free; make room and run again")
-    return FileError(f"{folder}: {reason}; name another folder with --output")
-
-
-def _nearest(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

@@ -21,6 +21,7 @@ from hpo.models.alone import build_module
 from hpo.results import overfitting
 from hpo.results.finalists import Finalist, choose, score_again, which_seeds
 from hpo.results.prediction import Prediction
+from hpo.results.states import SavedStates
 from hpo.results.statistics import Summary, summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
@@ -45,7 +46,6 @@ class Retrained:
         test: the study's metric on the test rows, one value a seed.
         test_metrics: every metric on the test rows, one value a seed.
         seeds: what each network was initialised with.
-        states: each network's tensors, by the names of the module of `hpo.models.alone`.
         normalization: of the rows that were trained on.
         shape: of what goes in, `(channels, height, width)` or `(features,)`.
         classes: how many there are; 0 where targets are predicted.
@@ -60,7 +60,6 @@ class Retrained:
     test: Summary
     test_metrics: dict[str, list[float]]
     seeds: list[int]
-    states: list[dict[str, Tensor]]
     normalization: Normalization
     shape: tuple[int, ...]
     classes: int
@@ -100,6 +99,7 @@ class Retrained:
 def retrain_best(
     study: optuna.Study,
     definition: StudyDefinition,
+    states: SavedStates,
     stopping: Callable[[], bool],
     heard: Callable[[str], None],
 ) -> Retrained:
@@ -109,11 +109,14 @@ def retrain_best(
     the horizon that it was searched with.
 
     Args:
+        states: gets the tensors of the network of each seed, by the names of the module of
+            `hpo.models.alone`.
         stopping: asked before every batch.
         heard: is told, in a sentence, how it goes.
 
     Raises:
         Stopped: `stopping` said so; nothing is left behind.
+        FileError: the disk has no room for the networks.
         TrainingError: there is no finalist, or training diverged.
         DataError: the dataset cannot be had.
     """
@@ -123,13 +126,14 @@ def retrain_best(
         choose(study, definition), definition, prepare(definition), stopping, heard
     )
     winner = finalists[0]
-    heard(f"winner: trial {winner.number}, retrained for {winner.epochs} epochs on all rows")
+    epochs = f"{winner.epochs} epoch{'s' if winner.epochs > 1 else ''}"
+    heard(f"winner: trial {winner.number}, retrained for {epochs} on all rows")
     data = prepare(definition, with_validation_rows=True)
     seeds = [
         derive_seed(definition.search.seed, _RETRAIN, seed)
         for seed in range(definition.retrain.seeds)
     ]
-    states = _train(winner, definition, data, seeds, stopping, heard)
+    _train(winner, definition, data, seeds, states, stopping, heard)
     metrics, prediction = _test(winner, definition, data, states)
     task = data.task
     return Retrained(
@@ -139,7 +143,6 @@ def retrain_best(
         test=summarize(metrics[definition.search.metric]),
         test_metrics=metrics,
         seeds=seeds,
-        states=states,
         normalization=task.normalization,
         shape=task.shape,
         classes=describe(definition.dataset.name).classes,
@@ -154,15 +157,15 @@ def _train(
     definition: StudyDefinition,
     data: Split,
     seeds: list[int],
+    states: SavedStates,
     stopping: Callable[[], bool],
     heard: Callable[[str], None],
-) -> list[dict[str, Tensor]]:
+) -> None:
     """Every seed on a stream of its own, all in one population as far as that gains."""
     task, config = data.task, winner.config
     cost = member_bytes(config, task.shape, task.outputs)
     room = max(1, limits(task.examples.device).memory // cost)
     order_seed = derive_seed(definition.search.seed, _RETRAIN)
-    states: list[dict[str, Tensor]] = []
     while len(states) < len(seeds):
         group = range(len(states), min(len(states) + room, len(seeds)))
         streams = [data.streams(config.batch_size, order_seed, seed)[0] for seed in group]
@@ -174,15 +177,11 @@ def _train(
         work = partial(_train_together, population, members, winner.epochs, stopping, heard, named)
         mishap = attempt(work)
         if mishap is None:
-            if any(member.trouble for member in members):
-                raise _diverged()
-            states += [population.state(member) for member in members]
+            _put_down(population, members, states)
         elif mishap.memory and len(group) > 1:
             room = len(group) // 2
         else:
             raise TrainingError(f"the winner could not be retrained: {mishap.reason}")
-    _check_finite(states)
-    return states
 
 
 def _train_together(
@@ -199,9 +198,14 @@ def _train_together(
         heard(f"retrain: epoch {epoch + 1} of {epochs}, {named}")
 
 
-def _check_finite(states: list[dict[str, Tensor]]) -> None:
-    if not all(tensor.isfinite().all() for state in states for tensor in state.values()):
+def _put_down(population: Population, members: list[Member], states: SavedStates) -> None:
+    if any(member.trouble for member in members):
         raise _diverged()
+    for member in members:
+        state = population.state(member)
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise _diverged()
+        states.append(state)
 
 
 def _diverged() -> TrainingError:
@@ -212,7 +216,7 @@ def _diverged() -> TrainingError:
 
 
 def _test(
-    winner: Finalist, definition: StudyDefinition, data: Split, states: list[dict[str, Tensor]]
+    winner: Finalist, definition: StudyDefinition, data: Split, states: SavedStates
 ) -> tuple[dict[str, list[float]], Prediction | None]:
     """The one look at the test set: every metric of every network, and what they predict.
 
