@@ -34,6 +34,7 @@ from optuna.storages import RDBStorage
 
 from benchmarks import histories
 from benchmarks.silence import Silent
+from benchmarks.spread import median_and_range, ratios
 from hpo import space
 from hpo.data.rows import LabelledRows
 from hpo.data.tensors import ImageTensors
@@ -132,8 +133,7 @@ def _print(database: str, size: int, found: dict[str, list[list[float]]]) -> Non
     for name in ("optuna", "optuna, grouped"):
         if name not in found or "hpo" not in found:
             continue
-        ratios = [a / b for a, b in zip(medians[name], medians["hpo"], strict=True)]
-        cells.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+        cells.append(median_and_range(ratios(medians[name], medians["hpo"]), digits=1))
     print(f"| {' | '.join(cells)} |", flush=True)
 
 

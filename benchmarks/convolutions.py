@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.processes import ROOT, output_of
+from benchmarks.spread import median_and_range
 from hpo.config import NumpyCnnConfig
 from hpo.models.cnn import Cnn
 from hpo.models.numpy_cnn import Adam, build_network
@@ -62,14 +63,10 @@ def _table() -> None:
         print(
             f"| {' and '.join(map(str, channels))} channels, kernel {kernel}, pool {pool}, "
             f"head {hidden or 'none'} | {batch} | {ours:.1f} | {theirs:.1f} "
-            f"| {_ratio([row[0] / row[1] for row in rounds])} "
-            f"| {_ratio([row[0] / row[2] for row in rounds])} |"
+            f"| {median_and_range([row[0] / row[1] for row in rounds])} "
+            f"| {median_and_range([row[0] / row[2] for row in rounds])} |"
         )
     print(f"\nMedian of n = {_ROUNDS} rounds of {_STEPS} steps each, one thread.")
-
-
-def _ratio(found: list[float]) -> str:
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def _numpy_step(config: NumpyCnnConfig, batch: int) -> _Step:

@@ -10,6 +10,8 @@ import time
 
 import torch
 
+from benchmarks.spread import median_and_range, ratios
+
 _SHAPES = ((128, 784, 256), (128, 784, 2048), (128, 256, 256), (512, 512, 512))
 _REPEATS = 7
 _CALLS = 50
@@ -23,11 +25,9 @@ def main() -> None:
         for _ in range(_REPEATS):  # in turn, so that a slow moment hits both
             full.append(_rate(shape, torch.float32))
             half.append(_rate(shape, torch.bfloat16))
-        ratios = [b / a for a, b in zip(full, half, strict=True)]
         print(
             f"| {' x '.join(map(str, shape))} | {statistics.median(full):.0f} "
-            f"| {statistics.median(half):.0f} | {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) |"
+            f"| {statistics.median(half):.0f} | {median_and_range(ratios(half, full))} |"
         )
     print(f"\nMedian of n = {_REPEATS}, {_CALLS} products each.")
 

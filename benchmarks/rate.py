@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.processes import ROOT, environment
 from benchmarks.sides import LOOP, TUTORIAL, population_name
+from benchmarks.spread import median_and_range, ratios
 from benchmarks.tutorial import BATCH
 
 __all__ = ["check_device", "main", "parser_of"]
@@ -158,10 +159,7 @@ def _print(rates: dict[str, list[float]]) -> None:
     )
     print("|---|---|---|---|")
     for name, found in rates.items():
-        over = " | ".join(_ratio(found, rates[base]) for base in (TUTORIAL, LOOP))
+        over = " | ".join(
+            median_and_range(ratios(found, rates[base])) for base in (TUTORIAL, LOOP)
+        )
         print(f"| {name} | {statistics.median(found):,.0f} | {over} |")
-
-
-def _ratio(found: Sequence[float], base: Sequence[float]) -> str:
-    ratios = [mine / theirs for mine, theirs in zip(found, base, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

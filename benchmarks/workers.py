@@ -6,7 +6,6 @@ the first. So both gains are measured in turns, in one run. A worker has one thr
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import optuna
 
 from benchmarks.processes import environment
+from benchmarks.spread import median_and_range, ratios
 
 _REPEATS = 3
 _TRIALS = 48
@@ -43,12 +43,12 @@ def main() -> None:
     for _ in range(_REPEATS):  # in turn, so that a slow moment hits both
         product_gains.append(_products(2) / _products(1))
         hpo_gains.append(_trials_a_minute(2) / _trials_a_minute(1))
-    ratios = [mine / plain for mine, plain in zip(hpo_gains, product_gains, strict=True)]
+    over = ratios(hpo_gains, product_gains)
     print("| | gain of two over one (min to max) |")
     print("|---|---|")
-    print(f"| plain matrix products, processes | {_shown(product_gains)} |")
-    print(f"| trials a minute, workers | {_shown(hpo_gains)} |")
-    print(f"| the second over the first | {_shown(ratios)} |")
+    print(f"| plain matrix products, processes | {median_and_range(product_gains)} |")
+    print(f"| trials a minute, workers | {median_and_range(hpo_gains)} |")
+    print(f"| the second over the first | {median_and_range(over)} |")
     print(
         f"\nMedian of n = {_REPEATS}. {_TRIALS} trials of 784-256-128-10 on Fashion-MNIST, 2 "
         "epochs each, SQLite, timed from the first trial's start to the last one's end."
@@ -81,7 +81,3 @@ def _trials_a_minute(workers: int) -> float:
         starts = [trial.datetime_start for trial in study.trials if trial.datetime_start]
         ends = [trial.datetime_complete for trial in study.trials if trial.datetime_complete]
         return _TRIALS / (max(ends) - min(starts)).total_seconds() * 60
-
-
-def _shown(gains: list[float]) -> str:
-    return f"{statistics.median(gains):.2f} ({min(gains):.2f} to {max(gains):.2f})"
