@@ -1,6 +1,5 @@
 # Everything lives in .venv; a target makes it once, and again when pyproject.toml changes.
 STUDY ?= mnist
-TRIALS ?= 100
 PYTHON ?= python3
 
 VENV := .venv
@@ -16,8 +15,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --timeout 180
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-optimize: $(VENV)/.installed ## Search STUDY (mnist) with TRIALS (100) trials, then retrain the winner
-	$(BIN)/hpo optimize --study $(STUDY) --trials $(TRIALS)
+optimize: $(VENV)/.installed ## Search STUDY (mnist) with TRIALS (as it says) trials, then retrain the winner
+	$(BIN)/hpo optimize --study $(STUDY) $(if $(TRIALS),--trials $(TRIALS))
 	$(BIN)/hpo retrain-best --study $(STUDY)
 
 test: $(VENV)/.installed-dev ## Run all tests

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from hpo import space
 from hpo.definition import FloatRange, StudyDefinition
 from hpo.definition.problems import Problem
+from hpo.shuffling import shuffled
 
 __all__ = ["MOST_CELLS", "cells", "sized", "unsuitable"]
 
@@ -25,16 +24,16 @@ def cells(definition: StudyDefinition) -> list[dict[str, Any]]:
     only now and then: trials that read the same batches train faster.
     """
     found = list(_walk(definition))
-    random = np.random.default_rng([_ORDER, definition.search.seed])
+    seed = definition.search.seed
     of_size: dict[Any, list[dict[str, Any]]] = {}
-    for place in random.permutation(len(found)):
+    for place in shuffled(len(found), seed, _ORDER, 1):
         of_size.setdefault(found[place].get(space.BATCH_SIZE), []).append(found[place])
     waves = [
         own[start : start + _WAVE]
         for own in of_size.values()
         for start in range(0, len(own), _WAVE)
     ]
-    return [cell for turn in random.permutation(len(waves)) for cell in waves[turn]]
+    return [cell for turn in shuffled(len(waves), seed, _ORDER, 2) for cell in waves[turn]]
 
 
 def sized(definition: StudyDefinition) -> StudyDefinition:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpo.errors import FileError, UsageError
 
-__all__ = ["StudyFile", "available", "find", "valid_name"]
+__all__ = ["StudyFile", "available", "find", "is_path", "valid_name"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SUMMARY_BYTES = 4096
@@ -51,12 +51,12 @@ def find(name_or_path: str) -> Path:
     """The file of the study that `--study` asks for.
 
     Args:
-        name_or_path: a name, or a path: what has a `/` in it or ends in `.yaml` or `.yml`.
+        name_or_path: a name, or a path as `is_path` has it.
 
     Raises:
         UsageError: there is no such study; the message says which there are.
     """
-    if "/" in name_or_path or name_or_path.lower().endswith((".yaml", ".yml")):
+    if is_path(name_or_path):
         return _existing(name_or_path)
     valid_name(name_or_path)
     for folder in _folders():
@@ -64,6 +64,11 @@ def find(name_or_path: str) -> Path:
         if _lies_in(folder, file):
             return file
     raise UsageError(f"there is no study `{name_or_path}`{_those_there_are(name_or_path)}")
+
+
+def is_path(name_or_path: str) -> bool:
+    """Whether `--study` names a file: it has a `/` in it, or ends in `.yaml` or `.yml`."""
+    return "/" in name_or_path or name_or_path.lower().endswith((".yaml", ".yml"))
 
 
 def available() -> list[StudyFile]:

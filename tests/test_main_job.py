@@ -119,6 +119,15 @@ def test_the_test_set_stays_closed_while_nothing_has_changed(finished: Path) -> 
     assert model.stat().st_mtime_ns == written
 
 
+def test_an_artifact_that_was_moved_is_named_where_it_lies(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "results").rename(folder / "final")
+    again = here(folder, "retrain-best", "--study", "digits", "--output", "final")
+    assert "stays closed" in again.stderr
+    assert again.stdout.endswith("artifact: final/digits\n")
+
+
 def test_asking_for_fewer_trials_does_not_open_the_test_set_again(finished: Path) -> None:
     here(finished, "optimize", "--study", "digits", "--trials", "5")
     again = here(finished, "retrain-best", "--study", "digits")

@@ -40,6 +40,23 @@ def predictions(artifact: Path, inputs: Tensor) -> np.ndarray:
     return np.asarray(predicted, np.float64)
 
 
+def test_several_workers_train_a_regression(place: Path) -> None:
+    here(place, "optimize", "--study", "linear", "--workers", "2", *SHORT)
+    assert read(place, "status", "--study", "linear")["complete"] == 2
+
+
+def test_the_artifact_does_not_depend_on_the_locale(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has signs in it that ASCII lacks."""
+    for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
+        monkeypatch.setenv(name, value)
+    here(place, "optimize", "--study", "linear", *SHORT, *FEW)
+    here(place, "retrain-best", "--study", "linear")
+    page = (place / "results" / "linear" / "prediction.html").read_text(encoding="utf-8")
+    assert not page.isascii()
+
+
 @pytest.mark.parametrize("name", ["linear", "freefall", "sine"])
 def test_a_study_in_small(place: Path, name: str) -> None:
     here(place, "optimize", "--study", name, *SHORT, *FEW)

@@ -73,7 +73,7 @@ def fetch(
             _log.info("%s: fetching %s", name, ", ".join(before.missing))
         folder = data.fetch(name)
         what = "was here already" if before.present else "fetched"
-        _log.info("%s: %s, and every row is as it should be", name, what)
+        _log.info("%s: %s, and every row fits its description", name, what)
         rendering.write(str(folder))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpo.cli.options import study_name
-
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpo.definition import StudyDefinition
     from hpo.definition.problems import Problem
 
@@ -23,19 +23,23 @@ def shorthands(trials: int | None, seed: int | None) -> list[str]:
     return [f"{key}={value}" for key, value in changes.items() if value is not None]
 
 
-def find_definition(study: str, url: str, changes: list[str], name: str | None) -> StudyDefinition:
-    """Of the study's file; of the database, where only that holds the study."""
+def find_definition(
+    study: str, url: str, changes: Sequence[str] = (), name: str | None = None
+) -> StudyDefinition:
+    """Of the study's file; of the database, where only that holds the study.
+
+    Raises:
+        DefinitionError, UsageError: it is not valid, or there is none.
+        StorageError, FileError: there is no file, and the database cannot be used.
+    """
     from hpo import grid, studies
     from hpo.definition import change_definition, load_definition
-    from hpo.errors import HpoError, UsageError
+    from hpo.errors import UsageError
 
     try:
         path = studies.find(study)
     except UsageError:
-        try:
-            stored = _stored_definition(study, url)
-        except HpoError:
-            stored = None
+        stored = None if studies.is_path(study) else _stored_definition(study, url)
         if stored is None:
             raise
         return grid.sized(change_definition(stored, changes, name=name, judge=unsuitable))
@@ -50,9 +54,13 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
     return [*suitability.unsuitable(definition), *grid.unsuitable(definition)]
 
 
-def _stored_definition(study: str, url: str) -> StudyDefinition:
+def _stored_definition(study: str, url: str) -> StudyDefinition | None:
+    """What the database holds; None where it holds no such study, or is not there yet."""
+    from hpo.search.status import count_studies
     from hpo.search.storage import open_storage
-    from hpo.search.study import load
+    from hpo.search.study import load, names
 
+    if not count_studies(url):
+        return None
     with open_storage(url, must_exist=True) as opened:
-        return load(opened, study_name(study))[1]
+        return load(opened, study)[1] if study in names(opened) else None

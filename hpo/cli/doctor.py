@@ -17,7 +17,7 @@ import typer
 
 from hpo import __version__
 from hpo.cli.options import MACHINE_PANEL, StorageUrl, TextFormat, TextOutputFormat, storage_url
-from hpo.errors import HpoError
+from hpo.errors import FileError, HpoError
 
 if TYPE_CHECKING:
     import torch
@@ -150,10 +150,14 @@ def _data() -> Iterator[Finding]:
     from hpo import data
 
     folder = data.data_folder()
-    yield Finding("data folder", "ok", f"{folder}{'' if folder.is_dir() else ' (not there yet)'}")
+    there = "" if os.access(folder, os.F_OK) else " (not there yet)"
+    yield Finding("data folder", "ok", f"{folder}{there}")
     for name in data.names():
         try:
             found = data.status(name)
+        except FileError as error:
+            yield _refused(f"dataset {name}", error)
+            continue
         except HpoError as error:
             yield Finding(f"dataset {name}", "warning", str(error), "install its package again")
             continue
@@ -169,8 +173,13 @@ def _database(storage: str | None) -> Iterator[Finding]:
     try:
         count = count_studies(url)
     except HpoError as error:
-        found, mark, advice = str(error).rpartition("; ")
-        yield Finding("storage", "error", found if mark else advice, advice if mark else "")
+        yield _refused("storage", error)
         return
     holds = "not there yet; hpo optimize makes it" if count is None else f"opens, studies: {count}"
     yield Finding("storage", "ok", f"{redact(url)}: {holds}")
+
+
+def _refused(check: str, error: HpoError) -> Finding:
+    """An error whose sentence ends with what to do."""
+    found, mark, advice = str(error).rpartition("; ")
+    return Finding(check, "error", found if mark else advice, advice if mark else "")

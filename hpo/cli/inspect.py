@@ -35,7 +35,7 @@ _RUN_TABLE = ["number", "state", "variation", "value"]
 _RUN_REST = ["epochs", *_TIMES, "device", "reason"]
 _RUN = ["epochs", "best_epoch", "seed", *_TIMES]
 _PLACE = ["worker", "device", "precision", "stream", "joined"]
-_EFFECT = ["parameter", "level", "trials", "mean", "best", "effect"]
+_EFFECT = ["parameter", "level", "trials", "incomplete", "mean", "best", "effect"]
 _LEARNING = ["learning", "overfitting_since"]
 _BEST = ["study", "number", "value", "metric", "params", "config", *_RUN, *_PLACE, *_LEARNING]
 _NOT_IN_TABLES = ("config", "overfitting_since")
@@ -215,8 +215,11 @@ def effects(
     elif output is Format.CSV:
         rendering.write_csv(rows, _EFFECT)
     else:
-        nothing = "no complete trial has a parameter with finitely many values"
+        nothing = "no trial that ended has a parameter with finitely many values"
         rendering.write_rows(rows, _EFFECT, nothing)
+    if any(row["incomplete"] for row in rows):
+        sentence = "trials that were pruned or failed have no part in the means, so the values of "
+        typer.echo(f"{sentence}a parameter may not have met the same company", err=True)
 
 
 def _put_in_order(opened: Storage, name: str | None) -> None:

@@ -172,6 +172,6 @@ def study_name(name_or_path: str) -> str:
     """
     from hpo import studies
 
-    if "/" in name_or_path or name_or_path.lower().endswith((".yaml", ".yml")):
+    if studies.is_path(name_or_path):
         return studies.valid_name(studies.find(name_or_path).stem)
     return studies.valid_name(name_or_path)

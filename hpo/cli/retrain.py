@@ -61,7 +61,7 @@ def retrain_best(
         known = artifact.read_metrics(folder)
         if known is not None and known.get("study_state") == state:
             typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
-            _show_result(known, form)
+            _show_result({**known, "artifact": str(folder)}, form)
             return
         with SavedStates(folder) as states:
             try:

@@ -185,11 +185,13 @@ def submit(
 
 def _check_here(definition: StudyDefinition) -> None:
     """Check what the workers need, and fetch it once, so that they do not all at once."""
-    from hpo.data import load_train
+    from hpo.data import describe, load_train
+    from hpo.data.rows import kind_of
     from hpo.training.task import check
 
     check(definition)
-    load_train(definition.dataset.name)
+    name = definition.dataset.name
+    load_train(name, kind_of(describe(name)))
 
 
 def _enter(opened: Storage, definition: StudyDefinition) -> tuple[int, int]:

@@ -102,23 +102,20 @@ def show(
     """The study file, or the definition that the database holds where there is no file."""
     from hpo import studies
     from hpo.cli import rendering
-    from hpo.definition import load_definition
+    from hpo.cli.definitions import find_definition
     from hpo.definition.source import read_text
 
+    url = storage_url(storage)
+    if output is Shape.JSON:
+        rendering.write_json(json.loads(find_definition(name, url).to_json()))
+        return
     try:
         path = studies.find(name)
     except UsageError:
-        definition = _stored_definition(name, storage)
-        if definition is None:
-            raise
-        text = _as_yaml(definition)
+        text = _as_yaml(find_definition(name, url))
     else:
-        definition = load_definition(path) if output is Shape.JSON else None
         text = read_text(path)
-    if output is Shape.JSON and definition is not None:
-        rendering.write_json(json.loads(definition.to_json()))
-    else:
-        rendering.write(text)
+    rendering.write(text)
 
 
 def validate(
@@ -174,18 +171,6 @@ def _stored(storage: str | None) -> list[str]:
 
     with open_storage(url, must_exist=True) as opened:
         return names(opened)
-
-
-def _stored_definition(name: str, storage: str | None) -> StudyDefinition | None:
-    from hpo import studies
-
-    if name not in _stored(storage):
-        return None
-    from hpo.search.storage import open_storage
-    from hpo.search.study import load
-
-    with open_storage(storage_url(storage), must_exist=True) as opened:
-        return load(opened, studies.valid_name(name))[1]
 
 
 def _as_yaml(definition: StudyDefinition) -> str:

@@ -95,11 +95,14 @@ def torchvision_archive(dataset: str) -> Callable[[], Published]:
     return published
 
 
-def unpack(archive: Path, wanted: Sequence[str], inside: str, work: Path) -> None:
+def unpack(archive: Path, wanted: Sequence[str], inside: str, work: Path) -> dict[str, str]:
     """Write the wanted files of an archive in a dataset's folder into `work`.
 
     Args:
         wanted: names of files in the archive's folder `inside`.
+
+    Returns:
+        The MD5 sum of each file, 32 hexadecimal digits.
 
     Raises:
         DataError: it is cut, damaged, or lacks a file.
@@ -107,7 +110,7 @@ def unpack(archive: Path, wanted: Sequence[str], inside: str, work: Path) -> Non
     """
     with open_regular(archive) as file:
         try:
-            _take(file, wanted, inside, work, {})
+            return _take(file, wanted, inside, work, {})
         except SourceError as error:
             raise DataError(
                 f"{archive}: cut or foreign: {error}; {how_to_replace(archive)}"
@@ -116,19 +119,22 @@ def unpack(archive: Path, wanted: Sequence[str], inside: str, work: Path) -> Non
 
 def _take(
     packed: Readable, wanted: Sequence[str], inside: str, work: Path, md5: Mapping[str, str]
-) -> None:
-    members = {f"{inside}/{name}": _keep(work / name, md5.get(name)) for name in wanted}
+) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    members = {f"{inside}/{name}": _keep(work / name, md5.get(name), sums) for name in wanted}
     content = gzip.GzipFile(fileobj=packed)  # type: ignore[call-overload]
     take_members(content, members, _MOST_UNPACKED)
+    return sums
 
 
-def _keep(target: Path, expected: str | None) -> Keep:
-    """Write a member to `target`, if it is whole and has the sum."""
+def _keep(target: Path, expected: str | None, sums: dict[str, str]) -> Keep:
+    """Write a member to `target`, if it is whole and has the sum, which is noted."""
 
     def keep(member: Readable, size: int) -> None:
         digest = hashlib.md5(usedforsecurity=False)  # authors publish no better one
         found = write_summed(member, target, size, digest)
         if found == size and expected in (None, digest.hexdigest()):
+            sums[target.name] = digest.hexdigest()
             return
         target.unlink()
         if found != size:

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from hpo.data.dataset import Dataset, DatasetStatus, Part
 from hpo.data.digits import Digits
-from hpo.data.folder import data_folder
+from hpo.data.folder import data_folder, disk_errors
 from hpo.data.formulas import FREEFALL, LINEAR, SINE
 from hpo.data.info import DatasetInfo
 from hpo.data.mnist import FASHION_MNIST, MNIST
@@ -64,7 +64,8 @@ def status(name: str) -> DatasetStatus:
     missing = tuple(
         file for part in _PARTS for file in _guarded(name, dataset.missing, folder, part)
     )
-    size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    with disk_errors(folder):
+        size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     return DatasetStatus(name, not missing, folder, size, missing)
 
 

@@ -37,6 +37,11 @@ class DatasetInfo:
             raise ValueError(f"the dataset {self.name} must have either classes or targets")
         if self.targets and len(self.shape) != 1:
             raise ValueError(f"the rows of {self.name} must be of the shape (features,)")
+        if not 1 <= len(self.shape) <= 3:
+            raise ValueError(
+                f"the rows of {self.name} must be of the shape (features,), (height, width) or "
+                "(channels, height, width)"
+            )
 
     @property
     def outputs(self) -> int:

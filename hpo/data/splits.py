@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hpo.definition.schema import DatasetSection
 from hpo.errors import UsageError
+from hpo.shuffling import shuffled
 
 Rows = NDArray[np.int64]
 
@@ -17,9 +18,6 @@ _PURPOSE = 0x73706C69  # "spli": keeps this use of the seed apart from every oth
 
 def split(n: int, share: float, seed: int) -> tuple[Rows, Rows]:
     """Shuffle row numbers by the seed and hold a share of them out.
-
-    The same on every machine and with every NumPy: the shuffle sorts raw PCG64 output, which
-    NumPy keeps stable (NEP 19), where it may change what `Generator.permutation` returns.
 
     Args:
         n: how many rows, at least 2.
@@ -43,7 +41,7 @@ def split(n: int, share: float, seed: int) -> tuple[Rows, Rows]:
         raise UsageError(
             f"the validation share {share} of {n} rows leaves none for training; lower it"
         )
-    order = _shuffled(n, seed)
+    order = shuffled(n, seed, _PURPOSE)
     return order[held_out:], order[:held_out]
 
 
@@ -68,7 +66,7 @@ def folds(n: int, count: int, seed: int) -> list[tuple[Rows, Rows]]:
         raise UsageError(f"{n} rows cannot be cut into {count} folds; ask for fewer")
     if seed < 0:
         raise UsageError(f"the seed {seed} is below 0; a seed is 0 or above")
-    parts = np.array_split(_shuffled(n, seed), count)
+    parts = np.array_split(shuffled(n, seed, _PURPOSE), count)
     return [
         (np.concatenate([*parts[:place], *parts[place + 1 :]]), parts[place])
         for place in range(count)
@@ -89,8 +87,3 @@ def divide(dataset: DatasetSection, n: int, seed: int) -> list[tuple[Rows, Rows]
         return folds(n, dataset.folds, seed)
     assert dataset.validation is not None, "a definition has a share or folds"
     return [split(n, dataset.validation, seed)]
-
-
-def _shuffled(n: int, seed: int) -> Rows:
-    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_PURPOSE,)))
-    return np.argsort(bits.random_raw(n), kind="stable").astype(np.int64, copy=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpo.data.archive import ArchiveDownload, torchvision_archive, unpack
 from hpo.data.dataset import Part
 from hpo.data.files import how_to_replace, open_regular
-from hpo.data.folder import check_room, data_folder, publish, work_folder
+from hpo.data.folder import check_room, data_folder, disk_errors, publish, work_folder
 from hpo.data.info import DatasetInfo
 from hpo.data.rows import LabelledRows
 from hpo.data.sources import SourceError
@@ -84,7 +84,7 @@ class Stl10:
         with work_folder(folder) as work:
             check_room(folder, sum(_ROWS.values()) * (_IMAGE + 1))
             if os.path.lexists(archive):
-                unpack(archive, wanted, _INSIDE, work)
+                self._compare(unpack(archive, wanted, _INSIDE, work), archive)
             else:
                 self._download(wanted, folder, work)
             for name in wanted:
@@ -98,6 +98,23 @@ class Stl10:
     def load_test(self, folder: Path, /) -> LabelledRows:
         """Map the test rows; see `Dataset`."""
         return _load(folder, "test")
+
+    def _compare(self, sums: Mapping[str, str], archive: Path) -> None:
+        """Say which files are not the published ones: the user's own, or damaged.
+
+        Nothing else tells of damage: a gzip stream has its sum at its end, which is not read.
+        """
+        try:
+            published = self.source.published().md5
+        except SourceError:
+            return  # nobody here knows the sums
+        if others := [name for name, found in sums.items() if published.get(name, found) != found]:
+            _log.warning(
+                "%s: %s %s not as published; if these are not images of your own, get it again",
+                archive,
+                ", ".join(others),
+                "are" if len(others) > 1 else "is",
+            )
 
     def _download(self, wanted: Sequence[str], folder: Path, work: Path) -> None:
         _log.info("stl10: trying the %s", self.source.label)
@@ -115,7 +132,8 @@ class Stl10:
 def _count(folder: Path, part: Part) -> int:
     """Rows of a part, by the size of its labels; as published where there are none to load."""
     labels = folder / _FILES[part][1]
-    rows = labels.stat().st_size if labels.is_file() else 0
+    with disk_errors(labels):  # a folder that may not be entered
+        rows = labels.stat().st_size if labels.is_file() else 0
     return rows if 0 < rows <= _MOST_ROWS else _ROWS[part]
 
 

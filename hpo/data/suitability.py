@@ -33,10 +33,13 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
             f"number{'s' if count > 1 else ''}; leave `augment` out"
         )
         problems.append(Problem(("dataset", "augment"), sentence))
-    if about.targets and definition.training.label_smoothing != 0:
-        sentence = f"{about.name} has no labels to smooth; leave `label_smoothing` out"
-        problems.append(Problem(("training", "label_smoothing"), sentence))
-    return [*problems, *_too_few_rows(definition, about)]
+    for place, run in enumerate(definition.runs):
+        if about.targets and run.training.label_smoothing != 0:
+            sentence = f"{about.name} has no labels to smooth; leave `label_smoothing` out"
+            own = run.training.label_smoothing != definition.training.label_smoothing
+            path: KeyPath = ("variations", place) if own else ("training", "label_smoothing")
+            problems.append(Problem(path, sentence))
+    return [*dict.fromkeys(problems), *_too_few_rows(definition, about)]
 
 
 def _too_few_rows(definition: StudyDefinition, about: DatasetInfo) -> list[Problem]:
@@ -70,15 +73,18 @@ def _misfit_metrics(definition: StudyDefinition, about: DatasetInfo) -> list[Pro
     fitting = REGRESSION if about.targets else CLASSIFICATION
     what = "targets" if about.targets else "classes"
     asked: list[tuple[KeyPath, str]] = [(("search", "metric"), definition.search.metric)]
-    stopping = definition.training.early_stopping
-    if stopping is not None and stopping.metric is not None:
-        asked.append((("training", "early_stopping", "metric"), stopping.metric))
+    common = definition.training.early_stopping
+    for place, run in enumerate(definition.runs):
+        stopping = run.training.early_stopping
+        if stopping is not None and stopping.metric is not None:
+            path: KeyPath = ("training", "early_stopping", "metric")
+            asked.append((path if stopping == common else ("variations", place), stopping.metric))
     return [
         Problem(
             path,
             f"{metric} does not fit {about.name}, which has {what}; "
             f"write one of {', '.join(fitting)}",
         )
-        for path, metric in asked
+        for path, metric in dict.fromkeys(asked)
         if metric not in fitting
     ]

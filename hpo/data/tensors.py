@@ -64,7 +64,9 @@ class ImageTensors:
         # Formats that go down the columns are turned batch by batch: the file stays mapped.
         self._turned = _by_columns(rows.images)
         stored = _tensor(rows.images.swapaxes(-1, -2) if self._turned else rows.images)
-        if stored.ndim == 3:
+        if stored.ndim == 2:  # no images: each number is a channel, and normalised by itself
+            stored = stored[:, :, None, None]
+        elif stored.ndim == 3:
             stored = stored.unsqueeze(1)
         self._stored = stored.to(device)
         self.images = self._stored.transpose(2, 3) if self._turned else self._stored
@@ -136,7 +138,8 @@ class ImageTensors:
 
 def _by_columns(images: NDArray[Any]) -> bool:
     """Whether images lie in memory column by column, and are whole otherwise."""
-    return not images.flags.c_contiguous and bool(images.swapaxes(-1, -2).flags.c_contiguous)
+    turned = images.ndim > 2 and images.swapaxes(-1, -2).flags.c_contiguous
+    return not images.flags.c_contiguous and bool(turned)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

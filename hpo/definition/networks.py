@@ -153,6 +153,9 @@ class ModelSection(ChoiceOfOne):
         problems: list[InitErrorDetails] = []
         for key, value in data.items():
             match = _NAMED.fullmatch(str(key))
+            if key == "named":  # no key of a file's
+                problems.append(detail(cls._unknown(key), key))
+                continue
             if match is None:
                 families[key] = value
                 continue

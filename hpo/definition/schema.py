@@ -7,7 +7,7 @@ What a search draws from (model, optimizer, schedule) is in `networks.py`. A fie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
@@ -320,7 +320,7 @@ class StudyDefinition(Section):
             return self
         endless = [
             (path, leaf)
-            for path, leaf in _leaves(self)
+            for path, leaf in self.leaves()
             if isinstance(leaf, FloatRange) and leaf.step is None and leaf.low < leaf.high
         ]
         if endless:
@@ -373,16 +373,6 @@ class StudyDefinition(Section):
             raise DefinitionError(render(problems_in(error), {}, source)) from None
         except (ValueError, RecursionError):
             raise DefinitionError([f"{source}: this is not JSON"]) from None
-
-
-def _leaves(section: Section, *above: str) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every value below a section that is no section, with its path."""
-    for name in type(section).model_fields:
-        value, path = getattr(section, name), (*above, name)
-        if isinstance(value, Section):
-            yield from _leaves(value, *path)
-        else:
-            yield path, value
 
 
 def _stepless(leaf: FloatRange) -> str:

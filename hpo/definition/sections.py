@@ -100,6 +100,17 @@ class Section(BaseModel):
             return f"unknown key; did you mean `{near or below}`?"
         return f"unknown key; there are {_listed(cls)}" if known else "unknown key; there is none"
 
+    def leaves(self, *above: str) -> Iterator[tuple[tuple[str, ...], object]]:
+        """Every value below that is no section, with the keys that lead to it."""
+        for name, value in self._below().items():
+            if isinstance(value, Section):
+                yield from value.leaves(*above, name)
+            else:
+                yield (*above, name), value
+
+    def _below(self) -> Mapping[str, object]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if value is not None}
@@ -124,6 +135,9 @@ class ChoiceOfOne(Section):
         """The keys that are given, in the order of the schema whatever that of the file."""
         pairs = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: section for name, section in pairs if section is not None}
+
+    def _below(self) -> Mapping[str, object]:
+        return self.options
 
     @classmethod
     def prepared(cls, data: dict[str, Any] | str) -> Any:

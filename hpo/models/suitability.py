@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hpo.data import describe, suitability
-from hpo.definition import Choice, StudyDefinition
-from hpo.definition.families import ConvolutionalSection
-from hpo.definition.problems import Problem
+from hpo.definition import Choice, StudyDefinition, largest
+from hpo.definition.networks import MlpSection
+from hpo.definition.problems import KeyPath, Problem
 from hpo.definition.ranges import values
+from hpo.definition.sections import Section
 from hpo.errors import UsageError
 from hpo.models.stages import misfits
 
@@ -37,14 +38,27 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
 
 
 def _lone_rows(definition: StudyDefinition) -> list[Problem]:
-    """Convolutional networks that would normalise a batch of one row, which has no spread."""
+    """Networks that would normalise a batch of one row, which has no spread."""
     found = []
-    for run in definition.runs:
+    for place, run in enumerate(definition.runs):
+        if min(values(run.training.batch_size)) > 1:
+            continue
+        own = run.training.batch_size != definition.training.batch_size
         for name, section in run.model.options.items():
-            drawn = getattr(section, "batch_norm", False)
-            normed = drawn is True or (isinstance(drawn, Choice) and True in drawn.choices)
-            convolves = isinstance(section, ConvolutionalSection)
-            if convolves and normed and min(values(run.training.batch_size)) == 1:
+            if _normalizes(section):
+                own = own or section != definition.model.options.get(name)
+                path: KeyPath = ("variations", place) if own else ("training", "batch_size")
                 sentence = f"batch norm of `{name}` needs two rows; choose batches of 2 or more"
-                found.append(Problem(("training", "batch_size"), sentence))
+                found.append(Problem(path, sentence))
     return list(dict.fromkeys(found))
+
+
+def _normalizes(section: Section) -> bool:
+    """Whether one of its networks can have batch norm."""
+    if isinstance(section, MlpSection):
+        count = len(section.widths or ()) if section.layers is None else largest(section.layers)
+        keys = ["input_batch_norm", *(["batch_norm"] if count else [])]
+    else:
+        keys = ["batch_norm"]
+    drawn = [getattr(section, key, False) for key in keys]
+    return any(one is True or (isinstance(one, Choice) and True in one.choices) for one in drawn)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,31 +60,43 @@ def spreads(definition: StudyDefinition, trials: Sequence[TrialRecord]) -> list[
     A run that changes nothing counts for every parameter; one that changes several for none.
 
     Returns:
-        `parameter`, `runs`, `lowest`, `highest`, `spread` (highest - lowest), and `best_at`.
+        `parameter`, `runs`, `failed` (those that have no value), `lowest`, `highest`, `spread`
+        (highest - lowest), and `best_at`.
     """
     values: dict[str, list[tuple[float, str]]] = {}
+    failed: Counter[str] = Counter()
     plain: list[tuple[float, str]] = []
+    base = definition.model_dump(mode="json")
     for trial in trials:
         place = trial.params.get(space.VARIATION)
-        if place is None or trial.state != "complete" or trial.value is None:
+        if place is None:
             continue
         overrides = definition.variations[place]
-        if not overrides:
+        found = factor(base, overrides) if overrides else None
+        if trial.state == "failed" and found:
+            failed[found[0]] += 1
+        elif trial.state != "complete" or trial.value is None:
+            continue
+        elif not overrides:
             plain.append((trial.value, "as it was"))
-        elif found := factor(definition.model_dump(mode="json"), overrides):
+        elif found:
             values.setdefault(found[0], []).append((trial.value, found[1]))
     better = max if DIRECTIONS[definition.search.metric] == "maximize" else min
     rows = []
-    for parameter, runs in values.items():
-        numbers = [value for value, _ in (*plain, *runs)]
+    for parameter in {**values, **failed}:
+        runs = [*plain, *values.get(parameter, [])]
+        if not runs:
+            continue
+        numbers = [value for value, _ in runs]
         rows.append(
             {
                 "parameter": parameter,
                 "runs": len(numbers),
+                "failed": failed[parameter],
                 "lowest": min(numbers),
                 "highest": max(numbers),
                 "spread": max(numbers) - min(numbers),
-                "best_at": better((*plain, *runs), key=lambda run: run[0])[1],
+                "best_at": better(runs, key=lambda run: run[0])[1],
             }
         )
     return sorted(rows, key=lambda row: -row["spread"])

@@ -99,7 +99,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "metrics.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -136,7 +136,8 @@ def _fill(
         },
     )
     if retrained.prediction is not None:
-        (draft / PAGE).write_text(draw(definition.name, retrained.prediction, [_tested(metrics)]))
+        page = draw(definition.name, retrained.prediction, [_tested(metrics)])
+        (draft / PAGE).write_text(page, encoding="utf-8")
     _write_json(draft / "definition.json", json.loads(definition.to_json()))
     _write_json(draft / "metrics.json", metrics)
     _write_json(
@@ -173,7 +174,7 @@ def _sum(data: object) -> str:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n")
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _sync(path: Path) -> None:

@@ -26,32 +26,42 @@ def mean_effects(
     """One row for each value of each parameter whose range is finite, in the order of drawing.
 
     Returns:
-        `parameter`, `level`, `trials` (complete ones that had it), `mean` and `best` of their
-        values, and `effect`: their mean less that of all complete trials with the parameter.
+        `parameter`, `level`, `trials` (complete ones that had it), `incomplete` (those that were
+        pruned or failed), `mean` and `best` of the values of complete ones, and `effect`: their
+        mean less that of all complete trials with the parameter. None where there is no value.
     """
-    done = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+    ended = [trial for trial in trials if trial.state in ("complete", "pruned", "failed")]
     better = max if DIRECTIONS[definition.search.metric] == "maximize" else min
     rows = []
     for parameter, leaf in space.describe(definition).items():
         if not _is_finite(leaf):
             continue
-        values: dict[Any, list[float]] = {}
-        for trial in done:
+        having: dict[Any, list[TrialRecord]] = {}
+        for trial in ended:
             if parameter in trial.params:
-                values.setdefault(trial.params[parameter], []).append(trial.value or 0.0)
-        overall = fmean(value for level in values.values() for value in level) if values else 0.0
-        rows += [
-            {
-                "parameter": parameter,
-                "level": level,
-                "trials": len(values[level]),
-                "mean": fmean(values[level]),
-                "best": better(values[level]),
-                "effect": fmean(values[level]) - overall,
-            }
-            for level in _in_order(leaf, list(values))
-        ]
+                having.setdefault(trial.params[parameter], []).append(trial)
+        values = {level: _values(some) for level, some in having.items()}
+        everything = [value for some in values.values() for value in some]
+        for level in _in_order(leaf, list(having)):
+            found = values[level]
+            rows.append(
+                {
+                    "parameter": parameter,
+                    "level": level,
+                    "trials": len(found),
+                    "incomplete": len(having[level]) - len(found),
+                    "mean": fmean(found) if found else None,
+                    "best": better(found) if found else None,
+                    "effect": fmean(found) - fmean(everything) if found else None,
+                }
+            )
     return rows
+
+
+def _values(trials: Sequence[TrialRecord]) -> list[float]:
+    return [
+        trial.value for trial in trials if trial.state == "complete" and trial.value is not None
+    ]
 
 
 def _is_finite(leaf: Range) -> bool:

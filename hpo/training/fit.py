@@ -144,4 +144,6 @@ def _part(crew: Crew, population: Population, records: Sequence[EpochRecord]) ->
             staying.append(member)
         else:
             crew.ended(population, member, ending)
-    population.keep(staying)
+    mishap = attempt(partial(population.keep, staying))  # which lays the others out anew
+    if mishap is not None:
+        _lose(crew, population, staying, mishap)

@@ -125,6 +125,7 @@ class Targets:
         Where a target never changes `r2` is 1 if it is met and 0 if it is not, as in scikit-learn.
         """
         assert scale is not None
+        scale = scale.double()  # its square may be beyond float32
         sizes, squares, values, values_squared, rows = sums.chunk(5, 1)
         spread = values_squared - values**2 / rows
         flat = spread <= _FLAT * values_squared

@@ -56,8 +56,8 @@ class EpochRecord:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is no longer a finite number."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.loss))
+        """Whether a loss or a score is no longer a finite number."""
+        return not all(map(math.isfinite, (self.train_loss, self.loss, *self.scores.values())))
 
     def value(self, metric: str) -> float:
         """One of the metrics."""
@@ -100,6 +100,7 @@ class History:
     metric: str
     records: list[EpochRecord] = field(default_factory=list)
     best: EpochRecord | None = None
+    _others: dict[str, History] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_curve(cls, metric: str, curve: Iterable[Mapping[str, Any]]) -> History:
@@ -112,6 +113,8 @@ class History:
     def add(self, record: EpochRecord) -> None:
         """Append an epoch; a diverged one is never the best."""
         self.records.append(record)
+        for other in self._others.values():
+            other.add(record)
         if not record.diverged and (self.best is None or self._beats(record, self.best)):
             self.best = record
 
@@ -123,10 +126,11 @@ class History:
         """The same epochs, judged by another metric; this history if there is no other."""
         if metric in (None, self.metric):
             return self
-        other = History(metric)
-        for record in self.records:
-            other.add(record)
-        return other
+        if metric not in self._others:
+            other = self._others[metric] = History(metric)
+            for record in self.records:
+                other.add(record)
+        return self._others[metric]
 
     def stalled(self, patience: int | None, metric: str | None = None) -> bool:
         """Whether the last `patience` epochs brought nothing better (Prechelt 1998).

@@ -50,7 +50,7 @@ def test_list_as_csv_and_as_a_table(run: Run) -> None:
 def test_fetch_prints_the_folder_and_says_what_happened(run: Run, folder: Path) -> None:
     done = run("data", "fetch", "digits", "digits")
     assert (done.code, done.out) == (0, f"{folder / 'digits'}\n")
-    assert done.err == "digits: was here already, and every row is as it should be\n"
+    assert done.err == "digits: was here already, and every row fits its description\n"
 
 
 def test_fetch_names_a_damaged_file(run: Run, folder: Path) -> None:

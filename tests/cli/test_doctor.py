@@ -90,6 +90,16 @@ def test_a_broken_database_is_an_error_with_advice(run: Run, url: str, said: str
     assert "pw" not in row["found"]
 
 
+def test_a_data_folder_that_cannot_be_read_is_an_error_with_advice(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / ("a" * 300)))  # no name of a file is as long
+    row = findings(run, code=1)["dataset stl10"]
+    assert row["state"] == "error"
+    assert "HPO_DATA" in row["advice"]
+    assert run("data", "list").code == 74
+
+
 def test_a_table_for_people(run: Run) -> None:
     done = run("doctor", "--storage", "sqlite:///nowhere/hpo.db")
     assert done.code == 1

@@ -62,6 +62,23 @@ def test_show_as_json_is_the_checked_definition(run: Run) -> None:
     assert StudyDefinition.from_json(out) == load_definition(STUDY)
 
 
+def test_show_as_json_says_how_many_cells_a_grid_has(run: Run) -> None:
+    out = run("studies", "show", "mlp_comparison", "--format", "json").out
+    assert json.loads(out)["search"]["trials"] == 36
+
+
+def test_a_study_that_may_be_in_a_database_out_of_reach_is_not_called_missing(run: Run) -> None:
+    away = ("--storage", "postgresql://ann:pw@127.0.0.1:1/db")
+    commands: list[tuple[str, ...]] = [("optimize", "--study"), ("submit", "--study")]
+    for command in (*commands, ("studies", "show")):
+        done = run(*command, "team", *away)
+        assert done.code == 69, done
+        assert "no server answers" in done.err
+        assert "there is no study `team`" in run(*command, "team").err
+        assert not Path("hpo.db").exists()
+    assert run("optimize", "--study", "gone/team.yaml", *away).code == 2
+
+
 def test_show_reads_what_only_the_database_holds(run: Run, database: str, tmp_path: Path) -> None:
     text = run("studies", "show", "loss", "--storage", database).out
     assert yaml.safe_load(text)["search"]["metric"] == "loss"

@@ -134,6 +134,7 @@ def _raises() -> None:
         (lambda: object(), "has no missing, fetch, load_train, load_test"),
         (lambda: Custom(info="a string"), "info is str, not DatasetInfo"),
         (lambda: Custom(info=DatasetInfo("b", 3, (4, 4), 6, 2, "", "")), "calls itself b"),
+        (lambda: DatasetInfo("ours", 3, (4, 1, 4, 4), 6, 2, "", ""), "must be of the shape (f"),
     ],
 )
 def test_a_broken_offer_is_one_error_and_only_when_asked(

@@ -220,6 +220,19 @@ def test_an_archive_in_the_folder_is_unpacked(folder: Path, files: dict[str, byt
         assert (folder / name).read_bytes() == content
 
 
+@pytest.mark.parametrize("others", [[], ["train_X.bin"], ["train_X.bin", "test_y.bin"]])
+def test_files_in_it_that_are_not_the_published_ones_are_named(
+    folder: Path, files: dict[str, bytes], others: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    stl10_files.write(folder, {ARCHIVE: stl10_files.archive(files)})
+    sums = {name: hashlib.md5(files[name], usedforsecurity=False).hexdigest() for name in NAMES}
+    published = Published("http://127.0.0.1:1/", {**sums, **dict.fromkeys(others, "0" * 32)})
+    Stl10(ArchiveDownload("none", lambda: published)).fetch(folder)
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == bool(others)
+    assert all(", ".join(others) in sentence and ARCHIVE in sentence for sentence in said)
+
+
 def test_only_what_is_missing_is_taken_out(folder: Path, files: dict[str, bytes]) -> None:
     own = {name: files[name] for name in NAMES[:2]}
     stl10_files.write(folder, {**own, ARCHIVE: stl10_files.archive(stl10_files.content(10, 10))})

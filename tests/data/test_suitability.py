@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hpo.data import DatasetInfo, LabelledRows
 from hpo.data.suitability import unsuitable
@@ -38,10 +40,17 @@ class Flat:
         pass
 
     def load_train(self, _folder: Path) -> LabelledRows:
-        return LabelledRows(np.zeros((20, 4), np.uint8), np.arange(20) % 2)
+        return LabelledRows(_rows(20), np.arange(20) % 2)
 
     def load_test(self, _folder: Path) -> LabelledRows:
-        return LabelledRows(np.zeros((10, 4), np.uint8), np.arange(10) % 2)
+        return LabelledRows(_rows(10), np.arange(10) % 2)
+
+
+def _rows(n: int) -> NDArray[np.uint8]:
+    """Two numbers tell the class by little, beside one that is large; the last never changes."""
+    labels = np.arange(n) % 2
+    columns = [100 + labels, 3 - labels, np.linspace(0, 255, n), np.full(n, 9)]
+    return np.asfortranarray(np.stack(columns, axis=1).astype(np.uint8))
 
 
 @pytest.fixture
@@ -50,6 +59,14 @@ def path(tmp_path: Path, offer: Callable[..., None]) -> Path:
     file = tmp_path / "flat.yaml"
     file.write_text(STUDY)
     return file
+
+
+def test_rows_of_numbers_with_classes_are_learnt_each_number_normalised(path: Path) -> None:
+    path.write_text(STUDY.replace("  augment: [horizontal_flip]\n", "").replace("1}", "12}"))
+    here(path.parent, "optimize", "--study", "./flat.yaml", "--trials", "1")
+    here(path.parent, "retrain-best", "--study", "flat")
+    metrics = json.loads((path.parent / "results/flat/metrics.json").read_text())
+    assert metrics["test"]["mean"] > 0.9  # 0.5 where one scale is for all numbers
 
 
 @pytest.mark.parametrize("command", ["optimize", "submit"])
@@ -93,6 +110,7 @@ optimizer: {adam: {lr: 0.01}}
 training: {batch_size: 20, epochs: 1}
 search: {metric: rmse, trials: 1}
 """
+WITHOUT_TRIALS = REGRESSION.replace(", trials: 1", "")
 ONE_OF = "write one of loss, mse, rmse, mae, r2"
 
 
@@ -160,6 +178,28 @@ def test_what_does_not_fit_targets_is_refused_with_its_line(
     assert refused(wave, REGRESSION.replace(old, new)) == f"{message}\n"
 
 
+@pytest.mark.parametrize(
+    ("variation", "message"),
+    [
+        (
+            "training.early_stopping: {patience: 2, metric: accuracy}",
+            f"variations[1]: accuracy does not fit sine, which has targets; {ONE_OF}",
+        ),
+        (
+            "training.label_smoothing: 0.1",
+            "variations[1]: sine has no labels to smooth; leave `label_smoothing` out",
+        ),
+    ],
+)
+def test_what_a_variation_asks_is_held_against_the_dataset_too(
+    wave: Path, variation: str, message: str
+) -> None:
+    said = refused(wave, WITHOUT_TRIALS + f"variations:\n  - {{}}\n  - {{{variation}}}\n")
+    assert said == f"9: {message}\n"
+    done = here(wave.parent, "studies", "validate", str(wave), expect=2)
+    assert message in done.stderr
+
+
 DIGITS = """# studies/few.yaml: more than the rows can give
 dataset: {name: digits, validation: 0.2}
 model: {cnn: {stages: 1, channels: 2, batch_norm: {choice: [true, false]}}}
@@ -202,6 +242,39 @@ def test_what_the_rows_are_too_few_for_is_refused_with_its_line(
     wave: Path, old: str, new: str, message: str
 ) -> None:
     assert refused(wave, DIGITS.replace(old, new)) == f"{message}\n"
+
+
+MLP = "{mlp: {layers: {int: [0, 2]}, width: 8, batch_norm: {choice: [true, false]}}}"
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "rest", "place"),
+    [
+        (MLP, "{int: [1, 20]}", "", "5: training.batch_size"),
+        ("{mlp: {widths: [], input_batch_norm: true}}", "1", "", "5: training.batch_size"),
+        (
+            "{mlp: {widths: [8], batch_norm: true}}",
+            "2",
+            "variations:\n  - {}\n  - {training.batch_size: 1}\n",
+            "9: variations[1]",
+        ),
+    ],
+)
+def test_one_row_is_not_normalised(
+    wave: Path, model: str, size: str, rest: str, place: str
+) -> None:
+    text = (WITHOUT_TRIALS + rest).replace("{mlp: {widths: [8]}}", model)
+    said = refused(wave, text.replace("batch_size: 20", f"batch_size: {size}"))
+    assert said == f"{place}: batch norm of `mlp` needs two rows; choose batches of 2 or more\n"
+
+
+@pytest.mark.parametrize(
+    "model", ["{mlp: {widths: [], batch_norm: true}}", "{mlp: {widths: [4]}}"]
+)
+def test_one_row_is_enough_where_nothing_is_normalised(wave: Path, model: str) -> None:
+    text = REGRESSION.replace("{mlp: {widths: [8]}}", model)
+    wave.write_text(text.replace("batch_size: 20", "batch_size: 1"))
+    assert "valid" in here(wave.parent, "studies", "validate", str(wave)).stdout
 
 
 def test_folds_above_the_rows_are_refused_with_their_line(path: Path) -> None:

@@ -53,6 +53,23 @@ def test_a_stored_definition_is_the_same_again(file: Path) -> None:
     assert not space.differences(definition, again)
 
 
+def test_a_continuous_range_of_a_grid_is_told_with_its_line(file: Path) -> None:
+    file.write_text(STUDY.replace("batch_norm: true", "dropout: {float: [0.0, 0.5]}"))
+    with pytest.raises(DefinitionError) as caught:
+        load_definition(file)
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        f"{file}:5: model.mlp_normed.dropout: float 0.0 to 0.5 is continuous"
+    )
+
+
+@pytest.mark.parametrize("value", ["[]", "[[mlp_x, {}]]", "{mlp_x: {widths: [4]}}"])
+def test_how_names_are_kept_inside_is_no_key(file: Path, value: str) -> None:
+    file.write_text(STUDY.replace("mlp_plain: {widths: [16]}", f"named: {value}"))
+    with pytest.raises(DefinitionError, match=r"structures.yaml:4: model.named: unknown key"):
+        load_definition(file)
+
+
 def test_errors_name_the_line(file: Path) -> None:
     file.write_text(
         STUDY.replace("widths: [16], batch_norm: true", "widths: [16], batch_norms: true").replace(

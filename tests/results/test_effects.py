@@ -68,6 +68,12 @@ def widths(config: TrialConfig) -> tuple[int, ...]:
     return config.model.widths
 
 
+def factor_of(definition: StudyDefinition, overrides: dict[str, Any]) -> str | None:
+    """The parameter that a variation changes."""
+    found = factor(definition.model_dump(mode="json"), overrides) if overrides else None
+    return found and found[0]
+
+
 def drawn(definition: StudyDefinition, number: int, value: float, **params: Any) -> TrialRecord:
     names = {key.replace("__", "."): one for key, one in params.items()}
     return record(number, value, names, config=space.draw(definition, FixedTrial(names)))
@@ -85,16 +91,39 @@ def test_mean_effects_of_a_whole_grid(load: Load) -> None:
         record(5, None, {"mlp.activation": "relu"}, "failed"),
     ]
     rows = [list(row.values()) for row in mean_effects(definition, trials)]
-    assert [row[:3] for row in rows] == [
-        ["mlp.activation", "relu", 2],
-        ["mlp.activation", "tanh", 2],
-        ["mlp.dropout", 0.0, 2],
-        ["mlp.dropout", 0.3, 2],
+    assert [row[:4] for row in rows] == [
+        ["mlp.activation", "relu", 2, 1],
+        ["mlp.activation", "tanh", 2, 1],
+        ["mlp.dropout", 0.0, 2, 0],
+        ["mlp.dropout", 0.3, 2, 0],
     ]
-    found = [number for row in rows for number in row[3:]]
+    found = [number for row in rows for number in row[4:]]
     mean_best_effect = [0.6, 0.7, -0.15, 0.9, 1.0, 0.15, 0.85, 1.0, 0.1, 0.65, 0.8, -0.1]
     assert found == pytest.approx(mean_best_effect)
-    assert mean_effects(definition, trials[4:]) == []
+    assert [list(row.values())[1:] for row in mean_effects(definition, trials[4:])] == [
+        ["relu", 0, 1, None, None, None],
+        ["tanh", 0, 1, None, None, None],
+    ]
+    assert mean_effects(definition, []) == []
+
+
+def test_runs_that_failed_stay_in_the_table_of_spreads(load: Load) -> None:
+    best = drawn(load(SEARCHED), 0, 0.9, **ZERO_LAYERS)
+    data = around(load(SEARCHED), [best], maximize=True)
+    made = StudyDefinition.model_validate({**data, "name": "made"})
+    factors = [factor_of(made, one) for one in made.variations]
+    low, *_, high = (place for place, name in enumerate(factors) if name == "sgd.lr")
+    trials = [
+        record(0, 0.9, {"variation": 0}),
+        record(1, 0.8, {"variation": low}),
+        record(2, None, {"variation": high}, "failed"),
+    ]
+    (row,) = spreads(made, trials)
+    assert (row["parameter"], row["runs"], row["failed"]) == ("sgd.lr", 2, 1)
+    assert row["spread"] == pytest.approx(0.1)
+    (alone,) = spreads(made, [trials[0], trials[2]])
+    assert (alone["runs"], alone["failed"], alone["spread"]) == (1, 1, 0.0)
+    assert spreads(made, trials[2:]) == []
 
 
 @pytest.mark.parametrize("metric", ["loss", "rmse"])

@@ -242,6 +242,21 @@ def test_who_breaks_a_population_by_joining_takes_it_along(bench: Bench) -> None
     assert crew.endings == {2: Ending.FINISHED}
 
 
+def test_who_stays_is_lost_where_there_is_no_memory_to_lay_them_out_anew(bench: Bench) -> None:
+    class Cramped(Population):
+        def keep(self, staying: Collection[Member]) -> None:
+            if len(staying) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            super().keep(staying)
+
+    cramped = Cramped(bench.task, bench.stream())
+    crew = Crew([[(cramped, [member(0, epochs=1), member(1)]), (bench.population(), [member(2)])]])
+    fit(crew, bench.validation)
+    assert crew.endings == {0: Ending.FINISHED, 2: Ending.FINISHED}
+    assert crew.mishaps == [([1], Mishap("out of memory", memory=True))]
+    assert len(cramped) == 0
+
+
 def test_what_a_broken_population_held_is_free_again(bench: Bench) -> None:
     held = []
 

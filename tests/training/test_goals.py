@@ -87,6 +87,18 @@ def test_scores_are_those_of_scikit_learn_in_the_targets_own_units(
         assert {name: values[network] for name, values in found.items()} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("unit", [2e30, 9.1e-31])
+def test_scores_in_large_and_small_units_are_finite_and_not_zero(unit: float) -> None:
+    """Masses in kg, of stars and of electrons: a float32 holds them, and not their squares."""
+    outputs, wanted = draw(2, 1, 20)
+    plain = scored(TARGETS, outputs, wanted, torch.ones(2, 1), 20)
+    found = scored(TARGETS, outputs, wanted, torch.full((2, 1), unit), 20)
+    of_unit = {"loss": 1.0, "mse": unit**2, "rmse": unit, "mae": unit, "r2": 1.0}
+    for name, values in found.items():
+        expected = [value * of_unit[name] for value in plain[name]]
+        assert values == pytest.approx(expected, rel=1e-6, abs=0.0), name
+
+
 def test_rows_of_all_networks_alike_and_rows_that_fill_up() -> None:
     outputs, wanted = draw(3, 2, 10)
     scale = torch.ones(3, 2).double()

@@ -69,11 +69,23 @@ def test_patience_may_wait_for_another_metric_than_the_value_is_of() -> None:
     assert not History("accuracy").stalled(1, "loss")
 
 
+def test_what_another_metric_says_is_kept_as_epochs_come() -> None:
+    losses = [0.5, 0.4, 0.6, 0.3, 0.3]
+    made = History("accuracy")
+    for epoch, loss in enumerate(losses, 1):
+        made.add(EpochRecord(epoch, 1.0, loss, {"accuracy": 0.1 * epoch}, seconds=0.25))
+        asked_late = History.from_curve("loss", made.curve())
+        assert made.judged_by("loss").best == asked_late.best
+        assert made.judged_by("loss") is made.judged_by("loss")
+    assert made == History.from_curve("accuracy", made.curve())
+
+
 @pytest.mark.parametrize("sick", [math.nan, math.inf])
 def test_a_diverged_epoch_is_never_the_best(sick: float) -> None:
     of_loss = EpochRecord(1, 1.0, sick, {"accuracy": 0.99}, 0.0)
     of_training = EpochRecord(1, sick, 0.01, {"accuracy": 0.99}, 0.0)
     assert of_loss.diverged
+    assert EpochRecord(1, 1.0, 1.0, {"rmse": 1.0, "mse": sick}, 0.0).diverged
     assert of_training.diverged
     assert not EpochRecord(1, 1.0, 1e30, {"accuracy": 0.1}, 0.0).diverged
     for metric in ("accuracy", "loss"):
