@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from hpo.errors import FileError
 
-__all__ = ["disk_errors", "free_bytes", "sync_folder", "write_whole"]
+__all__ = ["disk_errors", "free_bytes", "sync_folder", "write_locked", "write_whole"]
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,18 +24,35 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk refuses; nothing is left behind.
     """
+    os.close(_write(path, content, lock=False))
+
+
+def write_locked(path: Path, content: bytes) -> int:
+    """As `write_whole`; nobody finds the file without its lock (`flock`, exclusive).
+
+    Returns:
+        A descriptor of the file, which holds the lock until it is closed.
+    """
+    return _write(path, content, lock=True)
+
+
+def _write(path: Path, content: bytes, *, lock: bool) -> int:
     draft = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with draft.open("xb") as file:
+        if lock:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with open(descriptor, "wb", closefd=False) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        os.fsync(descriptor)
         draft.replace(path)
+        sync_folder(path.parent)
     except BaseException:
+        os.close(descriptor)
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    return descriptor
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,6 +20,9 @@ MOST_DEATHS = 5
 _log = logging.getLogger(__name__)
 _TICK = 0.1
 _GRACE = 15.0  # seconds in which a worker that was asked to leave may still write
+# So long may a worker still be there once the study has all its trials: it waits for others, tells
+# what lies on the disk, and closes. A later one hangs, and holds nothing that could be lost.
+_LINGER = 60.0
 _FIRST_PAUSE = 0.5
 _FACTOR = 2.0
 # A worker that ends so would end so again: what it was asked cannot be done.
@@ -55,14 +58,15 @@ class Supervisor:
     """Starts a worker in every slot, replaces those that die, and stops all when asked.
 
     A worker ends by itself, with exit code 0, once the study has all its trials or the time is
-    up. One that dies (by a signal, or with another code) is replaced after a pause that grows,
-    until it has died `MOST_DEATHS` times in a row while no trial of the study finished. Then its
-    slot is given up, and the others go on.
+    up; one that hangs then is not waited for. One that dies (by a signal, or with another code)
+    is replaced after a pause that grows, until it has died `MOST_DEATHS` times in a row while no
+    trial of the study finished. Then its slot is given up, and the others go on.
 
     Args:
         look: how the study stands now.
         stopping: whether to stop; asked ten times a second.
         tick: called as often, to show how it goes.
+        linger: seconds that workers have to leave once the study has all its trials.
 
     Attributes:
         given_up: the last worker of each slot that was given up.
@@ -74,12 +78,15 @@ class Supervisor:
         look: Look,
         stopping: Callable[[], bool],
         tick: Callable[[], None] = lambda: None,
+        linger: float = _LINGER,
     ) -> None:
         self.given_up: list[Ended] = []
         self._engine = engine
         self._look = look
         self._stopping = stopping
         self._tick = tick
+        self._linger = linger
+        self._met_at: float | None = None
         self._deaths: dict[Slot, _Deaths] = {}
         self._due: dict[Slot, float] = {}
 
@@ -93,7 +100,7 @@ class Supervisor:
         """
         try:
             self._engine.start(slots)
-            while (self._engine.running() or self._due) and not self._stopping():
+            while self._anybody_left() and not self._stopping():
                 for ended in self._engine.poll():
                     self._judge(ended)
                 if self._look.halted is not None:
@@ -111,6 +118,20 @@ class Supervisor:
             raise TrainingError(f"no further worker can be started here: {reason}") from None
         finally:
             self._engine.kill()
+
+    def _anybody_left(self) -> bool:
+        """Whether a worker is there, or about to be, that is worth waiting for."""
+        if not self._engine.running() and not self._due:
+            return False
+        if not self._look.is_met:
+            self._met_at = None
+            return True
+        now = time.monotonic()
+        self._met_at = now if self._met_at is None else self._met_at
+        if now - self._met_at < self._linger:
+            return True
+        _log.warning("workers that have not left: %d; they are ended", self._engine.running())
+        return False
 
     def _judge(self, ended: Ended) -> None:
         if ended.code == 0:

@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search import records
 from hpo.search.history import history_of
 from hpo.space import SCHEDULE
 
@@ -95,7 +96,7 @@ class AshaPruner(BasePruner):
 
 
 class _Rung:
-    """The trials with one schedule that have reached an epoch.
+    """The trials with one schedule that have reached an epoch, by training of their own.
 
     Attributes:
         costs: what each had come to there, best first.
@@ -116,7 +117,7 @@ class _Rung:
     def add(self, trial: FrozenTrial) -> None:
         if self._epoch not in trial.intermediate_values:
             return
-        if trial.params.get(SCHEDULE) != self._schedule:
+        if trial.params.get(SCHEDULE) != self._schedule or records.is_twin(trial):
             return
         cost = self.cost(trial)
         insort(self.costs, cost)

@@ -9,7 +9,8 @@ from hpo.search.study import SURPLUS
 
 __all__ = ["halt", "halted", "judged", "lift"]
 
-_HALTED, _FORGIVEN = "hpo:halted", "hpo:forgiven"
+# The second: the number of the first trial whose failure counts.
+_HALTED, _FORGIVEN = "hpo:halted", "hpo:forgiven_before"
 
 
 def halt(study: optuna.Study, reason: str) -> None:
@@ -23,18 +24,21 @@ def halted(study: optuna.Study) -> str | None:
 
 
 def lift(study: optuna.Study) -> None:
-    """Let workers go on: whoever asks for the search again has mended what failed."""
+    """Let workers go on: whoever asks for the search again has mended what failed.
+
+    Every trial that has begun is forgiven, also one whose failure still lies on a disk, untold.
+    """
     if halted(study):
-        study.set_user_attr(_FORGIVEN, [trial.number for trial in judged(study)])
+        study.set_user_attr(_FORGIVEN, len(study.get_trials(deepcopy=False)))
         study.set_user_attr(_HALTED, "")
 
 
 def judged(study: optuna.Study) -> list[FrozenTrial]:
     """The finished trials whose failures count: those from before a halt was lifted do not."""
-    forgiven = set(study.user_attrs.get(_FORGIVEN, ()))
+    forgiven = study.user_attrs.get(_FORGIVEN, 0)
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return [
         trial
         for trial in study.get_trials(deepcopy=False, states=states)
-        if trial.number not in forgiven and SURPLUS not in trial.user_attrs
+        if trial.number >= forgiven and SURPLUS not in trial.user_attrs
     ]

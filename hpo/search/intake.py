@@ -187,7 +187,8 @@ class Intake:
             self._teller.end(entry, ending)
             return False
         # One that was taken over has trained already; its own outcome counts.
-        twin = None if entry.begun else find_finished_twin(self._study, entry.trial.params)
+        drawn = entry.trial
+        twin = None if entry.begun else find_finished_twin(self._study, drawn.params, drawn.number)
         if twin is None:
             return True
         self._teller.copy(entry, twin)

@@ -16,17 +16,19 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo.files import disk_errors, write_whole
+from hpo.files import disk_errors, write_locked
 
 __all__ = ["Result", "Spool"]
 
 _log = logging.getLogger(__name__)
 _SUFFIX = ".json"
+_ABANDONED_SECONDS = 60.0
 _STATES = ("COMPLETE", "PRUNED", "FAIL")
 _REMEDY = "make room there, or let HPO_STATE name another folder; then run the same command again"
 
@@ -83,10 +85,9 @@ class Spool:
         path = self._path(result.trial_id)
         with disk_errors(path, _REMEDY):
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text.encode())
-            self._unlock(result.trial_id)
-            self._locks[result.trial_id] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(self._locks[result.trial_id], fcntl.LOCK_EX)
+            descriptor = write_locked(path, text.encode())
+        self._unlock(result.trial_id)
+        self._locks[result.trial_id] = descriptor
 
     def drop(self, trial_id: int) -> None:
         """Forget a result that was put here: the database has it, or has no use for it.
@@ -111,8 +112,11 @@ class Spool:
         """Results of processes that ended before they could tell them.
 
         Each stays locked for its turn, so that two processes do not take the same one. A file
-        that cannot be read is set aside under another name and said once.
+        that cannot be read is set aside under another name and said once. Drafts of processes that
+        were killed while they wrote are removed.
         """
+        for draft in self._folder.glob(f".*{_SUFFIX}-*"):
+            _remove_if_abandoned(draft)
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -133,6 +137,18 @@ class Spool:
     def _unlock(self, trial_id: int) -> None:
         descriptor = self._locks.pop(trial_id, None)
         if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_if_abandoned(draft: Path) -> None:
+    """Remove a draft that nobody has locked; its writer locks it in its first moment."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS:
+                draft.unlink()
+        finally:
             os.close(descriptor)
 
 

@@ -253,12 +253,19 @@ def find_trial_of_slot(study: optuna.Study, slot: Slot | int) -> FrozenTrial | N
     return min((*found, *filter(None, [finished])), key=lambda t: t.number, default=None)
 
 
-def find_finished_twin(study: optuna.Study, params: Mapping[str, Any]) -> FrozenTrial | None:
+def find_finished_twin(
+    study: optuna.Study, params: Mapping[str, Any], number: int
+) -> FrozenTrial | None:
     """The first complete or pruned trial with exactly these parameters that was trained itself.
 
-    Asked for right after a draw: the history is the one that was read for it.
+    Args:
+        number: of the trial that has just drawn them. A history that was read for its draw has it
+            in it and will do; not every sampler reads one.
     """
-    return last_history_of(study).index(_Trained).first.get(frozenset(params.items()))
+    history = last_history_of(study)
+    if number >= len(history.trials):
+        history = history_of(study)
+    return history.index(_Trained).first.get(frozenset(params.items()))
 
 
 def surplus_trials(study: optuna.Study, slots: Iterable[SlotRow]) -> list[FrozenTrial]:

@@ -65,6 +65,17 @@ def supervise(engine: Scripted, study: Look | None = None) -> Supervisor:
     return supervisor
 
 
+def test_a_worker_that_hangs_when_all_trials_are_there_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Scripted({"1": [0], "2": [RUNS]})
+    supervisor = Supervisor(engine, Study(is_met=True), lambda: False, linger=0.5)
+    supervisor.run(slots(2, [], None, 1))
+    assert (engine.stopped, engine.killed) == (1, 1)
+    assert supervisor.given_up == []
+    assert "workers that have not left: 1" in caplog.text
+
+
 def test_it_returns_when_every_worker_has_left() -> None:
     engine = Scripted({"1": [0], "2": [0]})
     assert supervise(engine).given_up == []

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from hpo.search import records
 from hpo.search.asha import AshaPruner
 
 LONG = 10_000
@@ -69,6 +70,23 @@ def test_where_trials_get_better_and_better_one_in_so_many_goes_on() -> None:
             study.tell(trial, float(value))
     assert 0.25 * len(values) <= on <= 0.35 * len(values)
     assert by_rank > 0.5 * len(values)
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_copies_of_a_trial_are_no_rivals(direction: str) -> None:
+    """A sampler that settles draws the best configuration again and again."""
+    study = study_of(AshaPruner(min_epochs=1, reduction=4, epochs=20), direction)
+    sign = 1.0 if direction == "maximize" else -1.0
+    *others, best = trials_with(study, [[sign * value / 10] for value in range(9)])
+    for trial in others:
+        study.tell(trial, state=TrialState.PRUNED)
+    study.tell(best, sign)
+    for trial in trials_with(study, [[sign * 0.8]] * 5):
+        records.write_outcome(study._storage, trial._trial_id, {"twin": best.number}, [])
+        study.tell(trial, sign)
+    second, fourth = trials_with(study, [[sign * 0.75], [sign * 0.55]])
+    assert not second.should_prune()
+    assert fourth.should_prune()
 
 
 def test_what_is_outstanding_goes_on_though_the_room_is_taken() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import hpo.files
 from hpo.errors import FileError
 from hpo.search.spool import Result, Spool
 
@@ -69,6 +71,29 @@ def test_a_result_of_a_killed_process_is_found_and_one_of_a_living_one_is_left(
         assert list(Spool(tmp_path).abandoned()) == []
         living.kill()
     assert len(list(Spool(tmp_path).abandoned())) == 1
+
+
+def test_a_result_is_locked_before_anybody_can_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(folder: Path) -> None:
+        seen.append([path.name for path in folder.iterdir()])
+        assert list(Spool(folder).abandoned()) == []
+
+    monkeypatch.setattr(hpo.files, "sync_folder", look)  # the first moment after the rename
+    Spool(tmp_path).put(RESULT)
+    assert seen == [["17.json"]]
+
+
+def test_what_a_writer_left_that_was_killed_is_removed(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".{name}.json-9-ab" for name in ("1", "2"))
+    for draft in (old, new):
+        draft.write_text("{")
+    os.utime(old, (0, 0))
+    assert list(Spool(tmp_path).abandoned()) == []
+    assert list(tmp_path.iterdir()) == [new]  # whoever writes it may not have locked it yet
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo import space
 from hpo.config import MlpConfig, TrialConfig
@@ -453,20 +453,21 @@ def test_a_twin_is_the_first_trial_that_was_trained_with_the_same_parameters(
         records.write_outcome(study._storage, trial._trial_id, outcome, [])
         study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
 
-    params = {"adam.lr": 0.5}
-    assert find_finished_twin(study, params) is None
+    def twin(params: dict[str, float | str]) -> FrozenTrial | None:
+        return find_finished_twin(study, params, len(study.trials) - 1)
+
+    params: dict[str, float | str] = {"adam.lr": 0.5}
+    assert twin(params) is None
     run(0.5, TrialState.FAIL, {})
     run(0.25, TrialState.COMPLETE, {})
     run(0.5, TrialState.COMPLETE, {"twin": 1})
-    find_trial_of_slot(study, 0)  # it reads the history, as a draw does
-    assert find_finished_twin(study, params) is None
+    assert twin(params) is None
     start_trial(study, 0, sampler_of(definition)).suggest_float("adam.lr", 0.5, 0.5)
-    find_trial_of_slot(study, 0)
-    assert find_finished_twin(study, params) is None  # it runs
+    assert twin(params) is None  # it runs
     run(0.5, TrialState.PRUNED, {})
     run(0.5, TrialState.COMPLETE, {})
-    find_trial_of_slot(study, 0)
-    found = find_finished_twin(study, params)
+    start_trial(study, 0, sampler_of(definition))
+    found = twin(params)
     assert found is not None
     assert found.number == 4
-    assert find_finished_twin(study, {**params, "optimizer": "adam"}) is None
+    assert twin({**params, "optimizer": "adam"}) is None

@@ -11,12 +11,13 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from optuna.trial import TrialState
 
 import hpo.search.berths
 import hpo.search.worker
 from hpo.definition import StudyDefinition, load_definition
 from hpo.errors import TrainingError
-from hpo.search.halt import halt, lift
+from hpo.search.halt import halt, halted, judged, lift
 from hpo.search.holder import holder_name
 from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import Slot
@@ -267,6 +268,42 @@ def test_a_halt_is_heard_before_the_next_trial_begins(search: Search) -> None:
     assert watcher.told == [0]
     lift(search.study)
     assert search.run(Watcher())
+
+
+def test_what_failed_before_a_halt_was_lifted_never_counts_again(search: Search) -> None:
+    def fail(count: int) -> None:
+        for _ in range(count):
+            search.study.tell(search.study.ask(), state=TrialState.FAIL)
+
+    fail(2)
+    late = search.study.ask()  # its failure is told after the lift
+    for _ in range(2):
+        halt(search.study, "enough")
+        lift(search.study)
+        assert halted(search.study) is None
+        assert judged(search.study) == []
+        fail(1)
+        assert len(judged(search.study)) == 1
+    search.study.tell(late, state=TrialState.FAIL)
+    assert len(judged(search.study)) == 1
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_slot_that_is_still_trained_is_not_claimed_when_it_was_freed(
+    search: Search, drawn: bool
+) -> None:
+    """As by `hpo status --repair` while its worker's machine slept."""
+    ledger, study_id = search.storage.ledger, search.study._study_id
+    (slot,) = ledger.claim(study_id, OTHER, 1, 600.0)
+    if drawn:
+        search.change(trial_id=search.study.ask()._trial_id)
+    search.change(holder=None, expires=None)
+    others = ledger.claim(study_id, OTHER, 3, 600.0)
+    assert len(others) == 2
+    assert slot.id not in {other.id for other in others}
+    ledger.release(OTHER, [slot])  # it is let go of
+    (again,) = ledger.claim(study_id, OTHER, 3, 600.0)
+    assert again.id == slot.id
 
 
 def _spool(search: Search) -> Path:
