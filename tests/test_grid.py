@@ -78,6 +78,14 @@ def test_a_part_of_a_grid_is_a_part_of_its_cells_and_the_rest_comes_later(grid: 
     assert len(set(visited(grid))) == 9
 
 
+def test_a_slot_keeps_its_cell_whatever_changes_here(grid: Path) -> None:
+    """Otherwise a grid that is gone on with would leave cells out, and visit others again."""
+    first, second, *_ = cells(load_definition(grid / "cells.yaml"))
+    rest = {"mlp.activation": "relu", "optimizer": "sgd", "sgd.lr": 0.1}
+    assert first == {"mlp.layers": 2, "mlp.width_0": 8, "mlp.width_1": 8, **rest}
+    assert second == {"mlp.layers": 1, "mlp.width_0": 16, **rest}
+
+
 def test_cells_come_in_waves_of_one_batch_size() -> None:
     """So that those who train side by side read the same batches, from the first to the last."""
     found = cells(load_definition(studies.find("fashion_mnist_grid")))

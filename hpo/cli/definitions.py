@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hpo.definition import StudyDefinition
     from hpo.definition.problems import Problem
 
-__all__ = ["find_definition", "shorthands", "unsuitable"]
+__all__ = ["find_definition", "shorthands", "stored_definition", "unsuitable"]
 
 
 def shorthands(trials: int | None, seed: int | None) -> list[str]:
@@ -39,7 +39,7 @@ def find_definition(
     try:
         path = studies.find(study)
     except UsageError:
-        stored = None if studies.is_path(study) else _stored_definition(study, url)
+        stored = stored_definition(study, url)
         if stored is None:
             raise
         return grid.sized(change_definition(stored, changes, name=name, judge=unsuitable))
@@ -54,12 +54,21 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
     return [*suitability.unsuitable(definition), *grid.unsuitable(definition)]
 
 
-def _stored_definition(study: str, url: str) -> StudyDefinition | None:
-    """What the database holds; None where it holds no such study, or is not there yet."""
+def stored_definition(study: str, url: str) -> StudyDefinition | None:
+    """What the database holds, as it is; None where it holds no such study, or is not there yet.
+
+    Raises:
+        StorageError, FileError: the database cannot be used.
+    """
+    from hpo import studies
     from hpo.search.status import count_studies
     from hpo.search.storage import open_storage
     from hpo.search.study import load, names
+    from hpo.search.url import parse
 
+    file = parse(url).path
+    if studies.is_path(study) or (file is not None and not file.exists()):
+        return None
     if not count_studies(url):
         return None
     with open_storage(url, must_exist=True) as opened:

@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 def doctor(storage: StorageUrl = None, output: TextOutputFormat = TextFormat.TABLE) -> None:
     """What this machine has, which device would train, and proof that it multiplies right.
 
-    The exit code is 1 if the device or the database does not work.
+    The exit code is 1 if the device, the database or the data folder does not work.
     """
     from hpo.cli import rendering
 

@@ -102,20 +102,24 @@ def show(
     """The study file, or the definition that the database holds where there is no file."""
     from hpo import studies
     from hpo.cli import rendering
-    from hpo.cli.definitions import find_definition
+    from hpo.cli.definitions import find_definition, stored_definition
     from hpo.definition.source import read_text
 
     url = storage_url(storage)
-    if output is Shape.JSON:
-        rendering.write_json(json.loads(find_definition(name, url).to_json()))
-        return
     try:
         path = studies.find(name)
     except UsageError:
-        text = _as_yaml(find_definition(name, url))
+        definition = stored_definition(name, url)
+        if definition is None:
+            raise
+        text = _as_yaml(definition)
     else:
+        definition = find_definition(name, url) if output is Shape.JSON else None
         text = read_text(path)
-    rendering.write(text)
+    if output is Shape.JSON and definition is not None:
+        rendering.write_json(json.loads(definition.to_json()))
+    else:
+        rendering.write(text)
 
 
 def validate(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -59,13 +61,20 @@ def status(name: str) -> DatasetStatus:
     Raises:
         UsageError: there is no such dataset.
         DataError: the package that brings it is broken.
+        FileError: the dataset's folder cannot be read.
     """
     dataset, folder = _find(name), _folder(name)
     missing = tuple(
         file for part in _PARTS for file in _guarded(name, dataset.missing, folder, part)
     )
-    with disk_errors(folder):
-        size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    size = 0
+    # Where there is no folder nothing is; `Path.glob` would hide every other refusal too.
+    with (
+        disk_errors(folder),
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(folder) as files,
+    ):
+        size = sum(file.stat().st_size for file in files if file.is_file())
     return DatasetStatus(name, not missing, folder, size, missing)
 
 

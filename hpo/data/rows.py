@@ -17,8 +17,9 @@ class LabelledRows:
     """Images and their labels, row by row.
 
     Attributes:
-        images: uint8 `[n, height, width]` or `[n, channels, height, width]`; memory-mapped
-            (copy on write, the file never changes) where it came from a file.
+        images: uint8 `[n, height, width]` or `[n, channels, height, width]`, or `[n, features]`
+            of what is no image; memory-mapped (copy on write, the file never changes) where it
+            came from a file.
         labels: int64 `[n]`, class indices from 0.
     """
 

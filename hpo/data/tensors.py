@@ -49,7 +49,8 @@ class ImageTensors:
     """Images and labels on a device.
 
     Args:
-        rows: bytes `[n, height, width]` or `[n, channels, height, width]`, and labels.
+        rows: bytes `[n, height, width]` or `[n, channels, height, width]`, and labels; those of
+            the shape `[n, features]` are images of one pixel, with a channel for each number.
         device: where batches are wanted.
 
     Attributes:

@@ -84,11 +84,10 @@ def _claim(
     expires: sa.ColumnElement[float],
 ) -> sa.UpdateBase:
     """Take slots; begun ones first, of which there are few, then free ones by their number."""
-    # One that its holder still trains may have been freed meanwhile: it is let go of first.
+    # One that it still trains may have been freed or taken meanwhile: it lets go of that first.
     other = _row.id.not_in(sa.bindparam("known", expanding=True))
-    own = sa.and_(_row.holder == holder, other)
-    freed = sa.and_(_row.holder.is_(None), other)
-    claimable = sa.or_(freed, own, sa.and_(_row.holder != holder, given_up))
+    own, freed = _row.holder == holder, _row.holder.is_(None)
+    claimable = sa.and_(other, sa.or_(freed, own, given_up))
     most = sa.bindparam("most", type_=sa.Integer)
     begun = (
         sa.select(_row.id)
@@ -100,7 +99,7 @@ def _claim(
     )
     free = (
         sa.select(_row.id)
-        .where(study, ~_row.done, freed, _row.trial_id.is_(None))
+        .where(study, ~_row.done, other, freed, _row.trial_id.is_(None))
         .order_by(_row.number)
         .limit(sa.select(most - sa.func.count()).select_from(begun).scalar_subquery())
         .with_for_update(skip_locked=True)

@@ -103,7 +103,7 @@ class Teller:
         state = _STATES[ending]
         reason = ending.value
         if ending is Ending.DIVERGED:
-            trouble = entry.member.trouble or "the loss is not finite"
+            trouble = entry.member.trouble or "a loss or a score is not finite"
             reason = f"diverged in epoch {len(history.records)}: {trouble}"
         value = None
         if history.best is not None and state == TrialState.COMPLETE:

@@ -54,7 +54,7 @@ class Task:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row: `(channels, height, width)` of an image, or `(features,)`."""
+        """Of a row: `(channels, height, width)` where it has a class, or `(features,)`."""
         return self.examples.shape
 
 

@@ -79,6 +79,15 @@ def test_a_study_that_may_be_in_a_database_out_of_reach_is_not_called_missing(ru
     assert run("optimize", "--study", "gone/team.yaml", *away).code == 2
 
 
+def test_a_mistyped_study_is_one_also_where_no_database_could_be_made(
+    run: Run, tmp_path: Path
+) -> None:
+    for nowhere in ("sqlite:////proc/hpo.db", f"sqlite:///{tmp_path}/no/hpo.db"):
+        done = run("studies", "show", "mnits", "--storage", nowhere)
+        assert done.code == 2
+        assert "did you mean `mnist`" in done.err
+
+
 def test_show_reads_what_only_the_database_holds(run: Run, database: str, tmp_path: Path) -> None:
     text = run("studies", "show", "loss", "--storage", database).out
     assert yaml.safe_load(text)["search"]["metric"] == "loss"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -34,6 +36,22 @@ def test_networks_come_back_bit_for_bit_in_their_order_and_leave_no_file(tmp_pat
                 assert one.keys() == wanted.keys()
                 assert all(torch.equal(one[name], wanted[name]) for name in wanted)
     assert list(folder.parent.iterdir()) == []
+
+
+def test_a_full_disk_is_told_as_such_also_where_a_buffer_holds_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small network is written when the buffer is, and what was refused once is tried again."""
+
+    def full(**_: object) -> IO[bytes]:
+        return Path("/dev/full").open("r+b")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with (
+        pytest.raises(FileError, match=r"study: No space left .*; make room, or name another"),
+        SavedStates(tmp_path / "results" / "study") as states,
+    ):
+        states.append(network(0, 2))
 
 
 def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:

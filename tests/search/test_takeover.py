@@ -288,16 +288,17 @@ def test_what_failed_before_a_halt_was_lifted_never_counts_again(search: Search)
     assert len(judged(search.study)) == 1
 
 
+@pytest.mark.parametrize("taker", [None, "somebody:1:1-abc-1-y"])
 @pytest.mark.parametrize("drawn", [True, False])
 def test_a_slot_that_is_still_trained_is_not_claimed_when_it_was_freed(
-    search: Search, drawn: bool
+    search: Search, drawn: bool, taker: str | None
 ) -> None:
-    """As by `hpo status --repair` while its worker's machine slept."""
+    """As by `hpo status --repair`, or by who died of it, while its worker's machine slept."""
     ledger, study_id = search.storage.ledger, search.study._study_id
     (slot,) = ledger.claim(study_id, OTHER, 1, 600.0)
     if drawn:
         search.change(trial_id=search.study.ask()._trial_id)
-    search.change(holder=None, expires=None)
+    search.change(holder=taker, expires=None if taker is None else 0.0)
     others = ledger.claim(study_id, OTHER, 3, 600.0)
     assert len(others) == 2
     assert slot.id not in {other.id for other in others}
