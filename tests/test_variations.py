@@ -320,7 +320,7 @@ def test_one_factor_at_a_time_around_the_best_trial_of_a_search(
     assert {row["parameter"] for row in rows} >= {"mlp.layers", "optimizer"}
     assert "mlp.activation" in here(place, "effects", "--study", "wide").stdout
     head = here(place, "effects", "--study", "wide", "--format", "csv").stdout.splitlines()[0]
-    assert head == "parameter,level,trials,mean,best,effect"
+    assert head == "parameter,level,trials,incomplete,mean,best,effect"
 
 
 def test_around_best_needs_a_trial_and_ranges(place: Path) -> None:
