@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,9 @@ class PostgresServer:
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "-m", mode, "stop")
         self.running = False
+        # A child that has yet to hear of it keeps the port, takes a connection, and loses it.
+        while self._is_taken():
+            time.sleep(0.05)
 
     def freeze(self) -> None:
         """Stop every process of the server in its tracks; the kernel goes on answering for it."""
@@ -82,6 +86,10 @@ class PostgresServer:
 
     def tcp_url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def _is_taken(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _signal(self, number: int) -> None:
         pid = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
