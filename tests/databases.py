@@ -67,7 +67,8 @@ class PostgresServer:
         self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "-m", mode, "stop")
         self.running = False
         # A child that has yet to hear of it keeps the port, takes a connection, and loses it.
-        while self._is_taken():
+        end = time.monotonic() + 10
+        while self._is_taken() and time.monotonic() < end:
             time.sleep(0.05)
 
     def freeze(self) -> None:
