@@ -218,8 +218,11 @@ def effects(
         nothing = "no trial that ended has a parameter with finitely many values"
         rendering.write_rows(rows, _EFFECT, nothing)
     if any(row["incomplete"] for row in rows):
-        sentence = "trials that were pruned or failed have no part in the means, so the values of "
-        typer.echo(f"{sentence}a parameter may not have met the same company", err=True)
+        sentence = (
+            "trials that were pruned or failed have no part in the means, so the values of a "
+            "parameter may not have met the same company"
+        )
+        typer.echo(sentence, err=True)
 
 
 def _put_in_order(opened: Storage, name: str | None) -> None:

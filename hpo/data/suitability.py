@@ -36,9 +36,7 @@ def unsuitable(definition: StudyDefinition) -> list[Problem]:
     for place, run in enumerate(definition.runs):
         if about.targets and run.training.label_smoothing != 0:
             sentence = f"{about.name} has no labels to smooth; leave `label_smoothing` out"
-            own = run.training.label_smoothing != definition.training.label_smoothing
-            path: KeyPath = ("variations", place) if own else ("training", "label_smoothing")
-            problems.append(Problem(path, sentence))
+            problems.append(Problem(_path(definition, place, "label_smoothing"), sentence))
     return [*dict.fromkeys(problems), *_too_few_rows(definition, about)]
 
 
@@ -52,16 +50,13 @@ def _too_few_rows(definition: StudyDefinition, about: DatasetInfo) -> list[Probl
         return [Problem(("dataset", key), str(error))]
     problems = []
     rows = min(len(training) for training, _ in parts)
-    common = definition.training.batch_size
     for place, run in enumerate(definition.runs):
-        own = run.training.batch_size
-        path: KeyPath = ("training", "batch_size") if own == common else ("variations", place)
-        if (batch := largest(own)) > rows:
+        if (batch := largest(run.training.batch_size)) > rows:
             sentence = (
                 f"a batch of {batch} is larger than the {rows} training rows of {about.name}; "
                 "choose a smaller batch"
             )
-            problems.append(Problem(path, sentence))
+            problems.append(Problem(_path(definition, place, "batch_size"), sentence))
     if definition.search.metric == "r2" and min(len(validation) for _, validation in parts) < 2:
         sentence = "r2 compares with the spread of the validation rows, and one row has none"
         problems.append(Problem(("search", "metric"), f"{sentence}; hold more out"))
@@ -73,12 +68,11 @@ def _misfit_metrics(definition: StudyDefinition, about: DatasetInfo) -> list[Pro
     fitting = REGRESSION if about.targets else CLASSIFICATION
     what = "targets" if about.targets else "classes"
     asked: list[tuple[KeyPath, str]] = [(("search", "metric"), definition.search.metric)]
-    common = definition.training.early_stopping
     for place, run in enumerate(definition.runs):
         stopping = run.training.early_stopping
         if stopping is not None and stopping.metric is not None:
-            path: KeyPath = ("training", "early_stopping", "metric")
-            asked.append((path if stopping == common else ("variations", place), stopping.metric))
+            path = _path(definition, place, "early_stopping", "metric")
+            asked.append((path, stopping.metric))
     return [
         Problem(
             path,
@@ -88,3 +82,11 @@ def _misfit_metrics(definition: StudyDefinition, about: DatasetInfo) -> list[Pro
         for path, metric in dict.fromkeys(asked)
         if metric not in fitting
     ]
+
+
+def _path(definition: StudyDefinition, place: int, key: str, *below: str) -> KeyPath:
+    """Where a run has a key of `training` from: its variation, or what all runs share."""
+    own = getattr(definition.runs[place].training, key)
+    if own != getattr(definition.training, key):
+        return ("variations", place)
+    return ("training", key, *below)
