@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -37,6 +37,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from hpo.search.outages import Patience
+from hpo.search.trial_rows import read_trials
 
 __all__ = ["Backend"]
 
@@ -61,7 +62,6 @@ _AS_THEY_ARE = (
     "set_study_user_attr",
     "_get_best_trial_id",
     "_get_stale_trial_ids",
-    "_get_trials",
 )
 
 _trials: sa.Table = models.TrialModel.__table__
@@ -122,6 +122,24 @@ class Backend(RDBStorage):
                 return True
 
         return self._patience(tell)
+
+    # What a worker reads again and again
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """The trials that are named, and those that came after one; Optuna's cache asks for it."""
+
+        def read() -> list[FrozenTrial]:
+            with self._single.connect() as connection:
+                which = (included_trial_ids, trial_id_greater_than)
+                return read_trials(connection, study_id, states, *which)
+
+        return self._patience(read)
 
     # What is written while they run
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _cached_storage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search.backend import Backend
 from hpo.search.storage import Storage, open_storage
@@ -152,3 +152,86 @@ def test_a_waiting_trial_is_popped_once(study: optuna.Study) -> None:
     storage = study._storage
     assert storage.set_trial_state_values(key, TrialState.RUNNING)
     assert not storage.set_trial_state_values(key, TrialState.RUNNING)
+
+
+# --- what is read
+
+
+def fill(study: optuna.Study, *, plain: int = 0) -> None:
+    """Trials in every state, with all that a trial can hold."""
+    for number in range(7):
+        trial = study.ask()
+        trial.suggest_categorical("c", ["a", "b", None])
+        trial.suggest_float("x", 1e-5, 1.0, log=True)
+        if number % 2:
+            trial.suggest_int("n", 2, 8, step=2)
+        for step in range(number):
+            trial.report([0.5, float("nan"), float("inf"), float("-inf")][step % 4], step)
+        trial.set_user_attr("u", {"é": [number, None]})
+        study._storage.set_trial_system_attr(trial._trial_id, "s", number)
+        if number in (0, 5):
+            study.tell(trial, [1.0, float("-inf")][number % 2])
+        elif number in (1, 6):
+            study.tell(trial, state=[TrialState.PRUNED, TrialState.FAIL][number % 2])
+    study.enqueue_trial({"x": 0.5})
+    study.add_trials([create_trial(value=float(number)) for number in range(plain)])
+
+
+def backend(storage: Storage) -> Backend:
+    """What lies behind Optuna's cache."""
+    cache = storage.optuna
+    assert isinstance(cache, _cached_storage._CachedStorage)
+    assert isinstance(cache._backend, Backend)
+    return cache._backend
+
+
+def as_read(trials: list[FrozenTrial]) -> list[str]:
+    """All of the trials; `repr`, since NaN is not equal to itself."""
+    return [repr(sorted(vars(trial).items())) for trial in trials]
+
+
+@pytest.mark.parametrize(
+    ("states", "listed", "after"),
+    [
+        (None, (), -1),
+        (None, (3, 4), 5),
+        (None, (1, 7), 2),
+        (None, (2, 999), 7),
+        (None, (), 99),
+        ((TrialState.RUNNING,), (), -1),
+        ((TrialState.COMPLETE, TrialState.FAIL), (1, 3), 4),
+    ],
+)
+def test_what_is_read_is_what_stock_optuna_reads(
+    url: str,
+    study: optuna.Study,
+    states: tuple[TrialState, ...] | None,
+    listed: tuple[int, ...],
+    after: int,
+) -> None:
+    optuna.create_study(storage=study._storage, study_name="b").ask()
+    fill(study)
+    other = stock(url)
+    with open_storage(url) as own:
+        read = backend(own)._get_trials(study._study_id, states, set(listed), after)
+    expected = other._get_trials(study._study_id, states, set(listed), after)
+    other.engine.dispose()
+    assert as_read(read) == as_read(expected)
+
+
+def test_more_trials_are_read_than_a_statement_can_name(url: str, study: optuna.Study) -> None:
+    fill(study, plain=1200)
+    other = stock(url)
+    expected = other.get_all_trials(study._study_id)
+    other.engine.dispose()
+    with open_storage(url) as own:
+        assert as_read(own.optuna.get_all_trials(study._study_id)) == as_read(expected)
+        everyone = {trial._trial_id for trial in expected}
+        last = max(everyone)
+        listed = backend(own)._get_trials(study._study_id, None, everyone, last)
+        assert as_read(listed) == as_read(expected)
+
+
+def test_the_trials_of_no_study_are_an_error(storage: Storage) -> None:
+    with pytest.raises(KeyError):
+        storage.optuna.get_all_trials(7)

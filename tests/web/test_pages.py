@@ -14,10 +14,10 @@ import optuna_dashboard
 import pytest
 import sqlalchemy as sa
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
-from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from hpo.errors import FileError, StorageError
-from hpo.search import identity
+from hpo.search import identity, trial_rows
 from hpo.search.storage import Storage
 from hpo.web import dashboard
 from hpo.web.dashboard import Pages
@@ -87,17 +87,17 @@ def test_with_writes_a_study_can_be_deleted(url: str, storage: Storage, pages: P
 
 
 class Built:
-    """Counts the trials that Optuna makes of rows."""
+    """Counts the trials that are made of rows, by hpo's storage and by Optuna's."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trials = 0
-        build = RDBStorage._build_frozen_trial_from_trial_model
 
-        def count(backend: RDBStorage, row: Any) -> Any:
+        def count(**fields: Any) -> FrozenTrial:
             self.trials += 1
-            return build(backend, row)
+            return FrozenTrial(**fields)
 
-        monkeypatch.setattr(RDBStorage, "_build_frozen_trial_from_trial_model", count)
+        for reader in (trial_rows, optuna.storages._rdb.storage):
+            monkeypatch.setattr(reader, "FrozenTrial", count)
 
     def take(self) -> int:
         taken, self.trials = self.trials, 0
