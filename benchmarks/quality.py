@@ -8,8 +8,11 @@ All search the same space for the same metric on the same rows, in a process of 
 - `hpo, one`: `hpo optimize --population 1`.
 - `hpo, auto`: `hpo optimize`, with as many side by side as it chooses.
 
-A trial counts when it has ended, complete or pruned, with the best value that it reported; the
-clock starts with the first trial. Seeds are the study's: other rows held out, other draws. Runs
+By trials, the best of the first so many counts, which is what a search with such a budget would
+end with: trials that train side by side end in an order that says little, the pruned ones first.
+By seconds, every value counts from the moment of its report, whether its trial has ended or goes
+on; below that stands the best of those trials only that had ended. The clock starts with the first
+trial. Seeds are the study's: other rows held out, other draws. Runs
 are put down in `--out FOLDER` as they end, and those that are there already are not run again, so
 a long measurement can be done in pieces; another version of hpo starts with an empty folder.
 `--datasets digits --seeds 2 --trials 4` does less.
@@ -20,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +104,7 @@ def _run(job: dict[str, Any], kept: Path) -> None:
         "hpo, auto": (search_runs.hpo, "auto"),
     }[job["contestant"]]
     run = search(study, job["seed"], job["trials"], job["seconds"], how, job["changes"])
-    line = json.dumps({"job": job, "run": run})
+    line = json.dumps({"job": job, "run": [asdict(trial) for trial in run]})
     with kept.open("a") as file:
         file.write(line + "\n")
 
@@ -109,4 +113,4 @@ def _read(kept: Path) -> dict[str, search_runs.Run]:
     if not kept.exists():
         return {}
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
-    return {_name(row["job"]): [(at, value) for at, value in row["run"]] for row in rows}
+    return {_name(row["job"]): search_runs.run_from(row["run"]) for row in rows}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from benchmarks import plots
 from benchmarks.search_runs import Run
 
-__all__ = ["CONTESTANTS", "Runs", "at_seconds", "at_trials", "plot", "show"]
+__all__ = ["CONTESTANTS", "Runs", "at_seconds", "at_trials", "ended_at_seconds", "plot", "show"]
 
 CONTESTANTS = ("random", "optuna", "hpo, one", "hpo, auto")
 _AUTO = CONTESTANTS[-1]
@@ -30,15 +30,21 @@ _FIRST = 4
 
 
 def at_trials(run: Run, count: float) -> float | None:
-    """The best value of the first trials that ended, in percent; None if there are fewer."""
+    """The best value of the first so many trials, in percent; None if there are fewer."""
     if len(run) < count:
         return None
-    return _best(run[: round(count)])
+    return _best(value for trial in run[: round(count)] for _, value in trial.reports)
 
 
 def at_seconds(run: Run, seconds: float) -> float | None:
-    """The best value that was known at a moment, in percent; None if none was."""
-    return _best([entry for entry in run if entry[0] <= seconds])
+    """The best value that was reported by a moment, in percent; None if none was."""
+    return _best(value for trial in run for at, value in trial.reports if at <= seconds)
+
+
+def ended_at_seconds(run: Run, seconds: float) -> float | None:
+    """The best value of the trials that had ended by a moment, in percent; None if none had."""
+    ended = [trial for trial in run if trial.ended is not None and trial.ended <= seconds]
+    return _best(value for trial in ended for _, value in trial.reports)
 
 
 def show(runs: Runs, trials: int) -> None:
@@ -49,9 +55,11 @@ def show(runs: Runs, trials: int) -> None:
     by_seconds = [f"{moment:g} s" for moment in moments]
     _table(runs, at_trials, counts, by_trials)
     _table(runs, at_seconds, moments, by_seconds)
+    print("\nThe same, of those trials only that had ended:")
+    _table(runs, ended_at_seconds, moments, by_seconds)
     print("\n| | trials | seconds of the whole |\n|---|---|---|")
     for name, of_seeds in runs.items():
-        ended, lasted = [len(run) for run in of_seeds], [run[-1][0] for run in of_seeds]
+        ended, lasted = [len(run) for run in of_seeds], [_lasted(run) for run in of_seeds]
         print(f"| {name} | {fmean(ended):.0f} | {_shown(lasted)} |")
     seeds = len(next(iter(runs.values())))
     print(
@@ -64,8 +72,8 @@ def show(runs: Runs, trials: int) -> None:
 def plot(runs: Runs, dataset: str, folder: Path) -> list[Path]:
     """Draw both; returns the files that were written."""
     figure = make_subplots(cols=2, subplot_titles=("by trials", "by seconds"), shared_yaxes=True)
-    longest = max(run[-1][0] for of_seeds in runs.values() for run in of_seeds)
-    soonest = min(run[0][0] for of_seeds in runs.values() for run in of_seeds)
+    longest = max(_lasted(run) for of_seeds in runs.values() for run in of_seeds)
+    soonest = min(_first(run) for of_seeds in runs.values() for run in of_seeds)
     soonest = max(soonest, longest / 1000)
     step = (longest / soonest) ** (1 / _DRAWN)
     most = max(len(run) for of_seeds in runs.values() for run in of_seeds)
@@ -75,7 +83,7 @@ def plot(runs: Runs, dataset: str, folder: Path) -> list[Path]:
         colour = plots.COLOURS[place % len(plots.COLOURS)]
         _draw(figure, 1, name, colour, of_seeds, at_trials, counts)
         _draw(figure, 2, name, colour, of_seeds, at_seconds, moments)
-    figure.update_xaxes(title_text="finished trials", row=1, col=1)
+    figure.update_xaxes(title_text="trials", row=1, col=1)
     ticks = plots.ticks(soonest, longest)
     seconds = {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     figure.update_xaxes(title_text="seconds", type="log", **seconds, row=1, col=2)
@@ -94,7 +102,12 @@ def _seen(runs: Runs, most: int) -> list[float]:
         for of_seeds in runs.values()
         if (values := _values(of_seeds, at_trials, min(_FIRST, most)))
     ]
-    last = [value for of_seeds in runs.values() for run in of_seeds if (value := _best(run))]
+    last = [
+        value
+        for of_seeds in runs.values()
+        for run in of_seeds
+        if (value := at_trials(run, len(run))) is not None
+    ]
     low, high = min(first, default=min(last)), max(last)
     margin = 0.1 * (high - low) + 0.1
     return [low - margin, high + margin]
@@ -161,7 +174,7 @@ def _table(runs: Runs, best_at: _BestAt, places: Sequence[float], heads: Sequenc
 
 def _moments(runs: Runs) -> list[float]:
     """Around the time that `hpo, auto` takes: a quarter of it to four times as long."""
-    whole = median(run[-1][0] for run in runs.get(_AUTO, next(iter(runs.values()))))
+    whole = median(_lasted(run) for run in runs.get(_AUTO, next(iter(runs.values()))))
     return [float(f"{share * whole:.2g}") for share in _SHARES]
 
 
@@ -175,9 +188,19 @@ def _gaps(own: list[float], other: list[float]) -> list[float]:
     return [a - b for a, b in zip(own, other, strict=True)] if own and other else []
 
 
-def _best(run: Run) -> float | None:
-    best = max((value for _, value in run if value is not None), default=None)
+def _best(values: Iterable[float]) -> float | None:
+    best = max(values, default=None)
     return None if best is None else 100 * best
+
+
+def _lasted(run: Run) -> float:
+    """Seconds until the last trial ended."""
+    return max((trial.ended for trial in run if trial.ended is not None), default=0.0)
+
+
+def _first(run: Run) -> float:
+    """Seconds until anything was known."""
+    return min((at for trial in run for at, _ in trial.reports), default=_lasted(run))
 
 
 def _error(values: Sequence[float]) -> float:

@@ -1,23 +1,28 @@
-"""Searches as they were: finished trials in the order in which they ended.
+"""Searches as they were: what each trial reported, and when.
 
 `stock` searches a study's space with Optuna as it comes and a plain torch loop, in a process of
 its own: `python -m benchmarks.search_runs --study studies/digits.yaml --sampler tpe`. It prints
-the run as JSON. `hpo` runs `hpo optimize` and reads the run out of its database.
+the run as JSON. `hpo` runs `hpo optimize` on a database that notes the moment of every row, and
+reads the run out of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+import sqlite3
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
-from optuna.trial import TrialState
 from torch.nn import functional
 
 from benchmarks import tutorial
@@ -26,21 +31,51 @@ from hpo import space
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.definition import load_definition
 from hpo.models.mlp import Mlp, initial_state
+from hpo.search.storage import open_storage
 from hpo.training.population import EVALUATION_ROWS
 from hpo.training.schedules import rate_factor
 from hpo.training.streams import Stream, derive_seed
 from hpo.training.task import Split, prepare
 
-__all__ = ["NAME", "Run", "hpo", "optimize", "run_of", "stock"]
+__all__ = ["NAME", "Run", "TrialRun", "hpo", "optimize", "run_from", "stock"]
 
 NAME = "run"
 """What a search of `optimize` is called in its database."""
 
-Run = list[tuple[float, float | None]]
-"""For each finished trial, in order: seconds since the first trial began, and the best value that
-it reported, if it reported one."""
 
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+@dataclass(frozen=True)
+class TrialRun:
+    """One trial; moments are seconds since the first trial of its search began.
+
+    Attributes:
+        ended: None for one that was in training when the search was stopped.
+        reports: moment and value of every epoch, in their order.
+    """
+
+    began: float
+    ended: float | None
+    reports: tuple[tuple[float, float], ...]
+
+
+Run = list[TrialRun]
+"""The trials of a search by number."""
+
+_NOTES = """
+CREATE TABLE noted (
+    what TEXT,
+    trial_id INTEGER,
+    value REAL,
+    moment REAL DEFAULT ((julianday('now') - 2440587.5) * 86400.0)
+);
+CREATE TRIGGER note_begin AFTER INSERT ON trials
+BEGIN INSERT INTO noted (what, trial_id) VALUES ('began', NEW.trial_id); END;
+CREATE TRIGGER note_report AFTER INSERT ON trial_intermediate_values
+BEGIN INSERT INTO noted (what, trial_id, value)
+VALUES ('reported', NEW.trial_id, NEW.intermediate_value); END;
+CREATE TRIGGER note_end AFTER UPDATE OF state ON trials
+WHEN NEW.state IN ('COMPLETE', 'PRUNED', 'FAIL')
+BEGIN INSERT INTO noted (what, trial_id) VALUES ('ended', NEW.trial_id); END;
+"""
 
 
 def hpo(
@@ -54,8 +89,12 @@ def hpo(
     """
     with tempfile.TemporaryDirectory(prefix="hpo-search-") as folder:
         bounds = ("--trials", str(trials), "--timeout", str(seconds))
-        url = optimize(study, folder, seed, changes, "--population", population, *bounds)
-        return run_of(optuna.load_study(study_name=NAME, storage=url))
+        open_storage(_url(folder)).close()
+        with contextlib.closing(sqlite3.connect(_file(folder))) as database:
+            database.executescript(_NOTES)
+        optimize(study, folder, seed, changes, "--population", population, *bounds)
+        with contextlib.closing(sqlite3.connect(_file(folder))) as database:
+            return _noted(database)
 
 
 def optimize(study: Path, folder: str, seed: int, changes: Sequence[str], *options: str) -> str:
@@ -64,7 +103,7 @@ def optimize(study: Path, folder: str, seed: int, changes: Sequence[str], *optio
     Returns:
         The database's URL.
     """
-    url = f"sqlite:///{folder}/hpo.db"
+    url = _url(folder)
     output_of(
         [
             *(sys.executable, "-m", "hpo", "optimize", "--study", str(study.resolve())),
@@ -92,28 +131,44 @@ def stock(
             *("--sampler", sampler, *_settings(changes)),
         ]
     )
-    return [(moment, value) for moment, value in json.loads(told)]
+    return run_from(json.loads(told))
 
 
 def _settings(changes: Sequence[str]) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
 
-def run_of(study: optuna.Study) -> Run:
-    """What a study's finished trials came to; the metric is accuracy."""
-    trials = study.get_trials(deepcopy=False)
-    start = min(trial.datetime_start for trial in trials if trial.datetime_start)
-    ended = [
-        ((trial.datetime_complete - start).total_seconds(), _best(trial))
-        for trial in trials
-        if trial.state in _FINISHED and trial.datetime_complete
+def run_from(rows: list[dict[str, Any]]) -> Run:
+    """A run out of what `asdict` made of its trials, once that has been JSON."""
+    return [
+        TrialRun(row["began"], row["ended"], tuple((at, value) for at, value in row["reports"]))
+        for row in rows
     ]
-    return sorted(ended, key=lambda entry: entry[0])
 
 
-def _best(trial: optuna.trial.FrozenTrial) -> float | None:
-    values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
-    return max(values, default=None)
+def _url(folder: str) -> str:
+    return f"sqlite:///{_file(folder)}"
+
+
+def _file(folder: str) -> str:
+    return f"{folder}/hpo.db"
+
+
+def _noted(database: sqlite3.Connection) -> Run:
+    """What the database noted."""
+    trials: dict[int, TrialRun] = {}
+    start = None
+    for what, trial_id, value, moment in database.execute("SELECT * FROM noted ORDER BY moment"):
+        start = moment if start is None else start
+        at = moment - start
+        if what == "began":
+            trials[trial_id] = TrialRun(at, None, ())
+        elif what == "ended":
+            trials[trial_id] = replace(trials[trial_id], ended=at)
+        elif value is not None:  # it is finite
+            known = trials[trial_id]
+            trials[trial_id] = replace(known, reports=(*known.reports, (at, value)))
+    return [trials[trial_id] for trial_id in sorted(trials)]
 
 
 # --- stock Optuna, in a process of its own
@@ -143,15 +198,35 @@ def main(arguments: list[str]) -> None:
         else optuna.pruners.NopPruner(),
     )
 
+    run: Run = []
+    start = time.monotonic()
+
     def objective(trial: optuna.Trial) -> float:
-        return _train(trial, space.draw(definition, trial), data, options.seed)
+        began = time.monotonic() - start
+        reports: list[tuple[float, float]] = []
+
+        def report(value: float, epoch: int) -> None:
+            trial.report(value, epoch)
+            reports.append((time.monotonic() - start, value))
+
+        try:
+            _train(trial, space.draw(definition, trial), data, options.seed, report)
+            return max(value for _, value in reports)
+        finally:
+            run.append(TrialRun(began, time.monotonic() - start, tuple(reports)))
 
     search.optimize(objective, options.trials, timeout=options.seconds)
-    print(json.dumps(run_of(search)))
+    print(json.dumps([asdict(trial) for trial in run]))
 
 
-def _train(trial: optuna.Trial, config: TrialConfig, data: Split, seed: int) -> float:
-    """Train one network and report every epoch; returns the best accuracy."""
+def _train(
+    trial: optuna.Trial,
+    config: TrialConfig,
+    data: Split,
+    seed: int,
+    report: Callable[[float, int], None],
+) -> None:
+    """Train one network and report the accuracy after every epoch."""
     task = data.task
     torch.manual_seed(derive_seed(seed, trial.number))
     assert isinstance(config.model, MlpConfig)
@@ -169,14 +244,13 @@ def _train(trial: optuna.Trial, config: TrialConfig, data: Split, seed: int) -> 
             data.validation[0], task.normalization, torch.float32, EVALUATION_ROWS
         )
         accuracy = tutorial.accuracy(model, held_out, task.examples.device)
-        trial.report(accuracy, epoch)
+        report(accuracy, epoch)
         if accuracy > best:
             best, best_epoch = accuracy, epoch
         if not math.isfinite(loss) or trial.should_prune():
             raise optuna.TrialPruned
         if config.patience is not None and epoch - best_epoch >= config.patience:
             break
-    return best
 
 
 def _train_epoch(

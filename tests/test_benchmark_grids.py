@@ -12,6 +12,7 @@ import torch
 import hpo.grid
 from benchmarks import fullness, grid, growth, growth_rules, quality, quality_tables
 from benchmarks.fullness import Stay
+from benchmarks.search_runs import TrialRun
 from hpo import studies
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.data import load_train
@@ -130,27 +131,36 @@ def _config(width: int) -> TrialConfig:
 # --- quality
 
 
-def test_the_best_so_far_is_that_of_the_trials_that_have_ended() -> None:
-    run = [(1.0, 0.5), (2.0, None), (4.0, 0.75), (5.0, 0.25)]
-    assert [quality_tables.at_trials(run, count) for count in (1, 2, 3, 4, 5)] == [
-        *(50, 50, 75, 75),
-        None,
+def trial(began: float, ended: float | None, *reports: tuple[float, float]) -> TrialRun:
+    return TrialRun(began, ended, reports)
+
+
+def test_the_best_so_far_is_by_number_by_report_and_by_end() -> None:
+    run = [
+        trial(0.0, 5.0, (1.0, 0.5), (4.0, 0.75)),
+        trial(0.0, 2.0, (1.5, 0.25)),
+        trial(2.0, 2.5),
+        trial(2.5, None, (6.0, 0.875)),
     ]
-    assert quality_tables.at_seconds(run, 0.9) is None
-    assert quality_tables.at_seconds(run, 3.9) == 50
-    assert quality_tables.at_seconds(run, 100.0) == 75
+    by_trials = [quality_tables.at_trials(run, count) for count in (1, 3, 4, 5)]
+    assert by_trials == [75, 75, 87.5, None]
+    by_seconds = [quality_tables.at_seconds(run, at) for at in (0.9, 1.0, 3.9, 4.0, 100.0)]
+    assert by_seconds == [None, 50, 50, 75, 87.5]
+    ended = [quality_tables.ended_at_seconds(run, at) for at in (1.9, 2.0, 5.0, 100.0)]
+    assert ended == [None, 25, 75, 75]
 
 
 def test_the_tables_have_means_errors_and_gaps_by_seed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runs: quality_tables.Runs = {
-        "random": [[(1.0, 0.80)], [(2.0, 0.90)]],
-        "hpo, auto": [[(1.0, 0.82)], [(1.0, 0.92)]],
+        "random": [[trial(0.0, 1.0, (1.0, 0.80))], [trial(0.0, 2.0, (2.0, 0.90))]],
+        "hpo, auto": [[trial(0.0, 1.0, (1.0, 0.82))], [trial(0.0, 1.0, (0.2, 0.92))]],
     }
     quality_tables.show(runs, 1)
     shown = capsys.readouterr().out
-    assert [row[1] for row in rows(shown, "random")] == ["85.00 +- 5.00", "-", "1"]
+    of_random = [row[1] for row in rows(shown, "random")]
+    assert of_random == ["85.00 +- 5.00", "-", "-", "1"]
     assert rows(shown, "hpo, auto, less random")[0][1] == "+2.00 +- 0.00"
 
 
@@ -166,12 +176,15 @@ def test_all_four_search_and_are_not_run_again(
     assert sorted(runs) == sorted(quality_tables.CONTESTANTS)
     for run in runs.values():
         assert len(run) == 3
-        assert [at for at, _ in run] == sorted(at for at, _ in run)
-        assert all(0 < value <= 1 for _, value in run)
+        for each in run:
+            moments = [each["began"], *(at for at, _ in each["reports"]), each["ended"]]
+            assert moments == sorted(moments)
+            assert each["reports"]
+            assert all(0 < value <= 1 for _, value in each["reports"])
     capfd.readouterr()
     quality.main(asked)
     assert (tmp_path / "quality.jsonl").read_text() == kept
-    assert len(rows(capfd.readouterr().out, "optuna")) == 3
+    assert len(rows(capfd.readouterr().out, "optuna")) == 4
 
 
 # --- fullness
