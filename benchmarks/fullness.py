@@ -31,8 +31,9 @@ from hpo.models.stages import image_shape
 from hpo.search import records
 from hpo.search.storage import open_storage
 from hpo.search.study import load
+from hpo.search.worker import room_for
 from hpo.training.devices import pick_device
-from hpo.training.footprint import limits, member_bytes
+from hpo.training.footprint import member_bytes
 
 __all__ = ["Fullness", "Stay", "fullness", "main"]
 
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> None:
             trials = search.get_trials(deepcopy=False)
         device = pick_device(definition.training.device)
         population = options.population
-        room = limits(device, None if population == "auto" else int(population))
+        room = room_for(definition, device, None if population == "auto" else int(population))
         found = fullness(_stays(trials, definition), room.members, room.memory)
     _print(options, found, room.members, len(trials), watched)
 

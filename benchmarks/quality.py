@@ -15,7 +15,8 @@ on; below that stands the best of those trials only that had ended. The clock st
 trial. Seeds are the study's: other rows held out, other draws. Runs
 are put down in `--out FOLDER` as they end, and those that are there already are not run again, so
 a long measurement can be done in pieces; another version of hpo starts with an empty folder.
-`--datasets digits --seeds 2 --trials 4` does less.
+`--datasets digits --seeds 2 --trials 4` does less; `--contestants "hpo, one;hpo, 8"` takes any
+number for `--population`.
 """
 
 from __future__ import annotations
@@ -101,8 +102,7 @@ def _run(job: dict[str, Any], kept: Path) -> None:
         "random": (search_runs.stock, "random"),
         "optuna": (search_runs.stock, "tpe"),
         "hpo, one": (search_runs.hpo, "1"),
-        "hpo, auto": (search_runs.hpo, "auto"),
-    }[job["contestant"]]
+    }.get(job["contestant"]) or (search_runs.hpo, job["contestant"].removeprefix("hpo, "))
     run = search(study, job["seed"], job["trials"], job["seconds"], how, job["changes"])
     line = json.dumps({"job": job, "run": [asdict(trial) for trial in run]})
     with kept.open("a") as file:

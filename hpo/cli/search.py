@@ -213,8 +213,8 @@ def _show_plan(
     from hpo import space
     from hpo.cli.supervising import describe
     from hpo.cli.variations import show_plan
+    from hpo.search.worker import room_for
     from hpo.training.devices import device_name
-    from hpo.training.footprint import limits
 
     device = data.task.examples.device
     size = space.cardinality(definition)
@@ -231,7 +231,7 @@ def _show_plan(
     )
     typer.echo(
         f"device: {device_name(device)}, {precision}, "
-        f"up to {limits(device, options.population).members} trials side by side"
+        f"up to {room_for(definition, device, options.population).members} trials side by side"
     )
     if crew is not None:
         typer.echo(f"workers: {describe(crew.slots(search.trials))}")

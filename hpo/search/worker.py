@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import optuna
+import torch
 
 from hpo.definition import StudyDefinition
 from hpo.search.berths import Berths
@@ -26,11 +27,11 @@ from hpo.search.waiting import stopped_within
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.checkpoints import Checkpoints
 from hpo.training.fit import fit
-from hpo.training.footprint import limits
+from hpo.training.footprint import Limits, limits
 from hpo.training.population import Stopped
 from hpo.training.task import Split
 
-__all__ = ["DEFAULT_LEASE", "WorkerOptions", "build_crew", "run_worker"]
+__all__ = ["DEFAULT_LEASE", "WorkerOptions", "build_crew", "room_for", "run_worker"]
 
 _log = logging.getLogger(__name__)
 DEFAULT_LEASE = 60.0
@@ -154,9 +155,7 @@ def build_crew(
         teller,
         stopping,
     )
-    search = definition.search
-    learning = search.sampler.name == "tpe" or search.pruner.name != "none"
-    room = limits(device, options.population, learning=learning)
+    room = room_for(definition, device, options.population)
     return SearchCrew(
         intake,
         Berths(definition, data, min(room.members, _WAVE)),
@@ -168,6 +167,13 @@ def build_crew(
         lost,
         definition.search.retries,
     )
+
+
+def room_for(definition: StudyDefinition, device: torch.device, population: int | None) -> Limits:
+    """How much one worker of a study takes on at once; `population` as in `WorkerOptions`."""
+    search = definition.search
+    learns = search.sampler.name == "tpe" or search.pruner.name != "none"
+    return limits(device, population, trials=search.trials if learns else None)
 
 
 def _part(ledger: Ledger, holder: str) -> None:

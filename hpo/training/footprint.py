@@ -33,6 +33,10 @@ _CUDA_SHARE = 0.6
 _CPU_GAINS = 64 * 2**20
 _CPU_MEMBERS = 16
 _CUDA_MEMBERS = 32
+# What is in training has taught the search nothing yet. On `digits`, 80 trials, 4 at a time found
+# as much as one at a time in three quarters of the time; 16 found less, in two thirds of it.
+_FEW_MEMBERS = 4
+_TRIALS_PER_MEMBER = 20
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Limits:
 
 
 def limits(
-    device: torch.device, population: int | None = None, *, learning: bool = True
+    device: torch.device, population: int | None = None, *, trials: int | None = None
 ) -> Limits:
     """What trains side by side in one worker.
 
@@ -57,15 +61,17 @@ def limits(
         population: so many, as far as memory goes: on a CPU a worker is to stay under 1.5 GiB
             with torch itself, on a GPU it may use a good part of what is free when it asks.
             None (`auto`) is as many as gain from it.
-        learning: whether what has ended decides what comes next, which then should not begin
-            all at once.
+        trials: of a search in which what has ended decides what comes next, so that only a small
+            part of them should train at once; None where nothing is learnt.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return Limits(population or _CUDA_MEMBERS, int(free * _CUDA_SHARE))
-    if population is None:
-        return Limits(_CPU_MEMBERS, _CPU_GAINS if learning else 2 * _CPU_GAINS)
-    return Limits(population, _CPU_LIMIT)
+    if population is not None:
+        return Limits(population, _CPU_LIMIT)
+    if trials is None:
+        return Limits(_CPU_MEMBERS, 2 * _CPU_GAINS)
+    return Limits(max(_FEW_MEMBERS, min(trials // _TRIALS_PER_MEMBER, _CPU_MEMBERS)), _CPU_GAINS)
 
 
 def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int:

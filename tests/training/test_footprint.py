@@ -185,4 +185,11 @@ def test_auto_takes_many_small_networks_and_few_large_ones() -> None:
     )
     assert chosen.memory // small >= chosen.members
     assert chosen.memory // large <= 1
-    assert limits(torch.device("cpu"), learning=False).memory > chosen.memory
+
+
+def test_auto_takes_a_small_part_of_a_search_that_learns() -> None:
+    cpu = torch.device("cpu")
+    taken = {trials: limits(cpu, trials=trials).members for trials in (1, 80, 200, 10_000)}
+    assert taken == {1: 4, 80: 4, 200: 10, 10_000: limits(cpu).members}
+    assert limits(cpu).memory > limits(cpu, trials=80).memory
+    assert limits(cpu, 50, trials=80) == limits(cpu, 50)
