@@ -178,7 +178,7 @@ def test_a_cpu_worker_has_room_beside_torch_itself() -> None:
 
 def test_auto_takes_many_small_networks_and_few_large_ones() -> None:
     """By what was measured (`benchmarks/RESULTS.md`): large ones fill a CPU by themselves."""
-    chosen = limits(torch.device("cpu"))
+    chosen = limits(torch.device("cpu"), trials=1000)
     small, large = (
         member_bytes(config((width, width), 128, batch_norm=True, name="adam"), SHAPE, CLASSES)
         for width in (64, 1024)
