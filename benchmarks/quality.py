@@ -8,8 +8,8 @@ All search the same space for the same metric on the same rows, in a process of 
 - `hpo, one`: `hpo optimize --population 1`.
 - `hpo, auto`: `hpo optimize`, with as many side by side as it chooses.
 
-By trials, the best of the first so many counts, which is what a search with such a budget would
-end with: trials that train side by side end in an order that says little, the pruned ones first.
+By trials, the best of the first so many counts, about what a search with such a budget ends with:
+trials that train side by side end in an order that says little, the pruned ones first.
 By seconds, every value counts from the moment of its report, whether its trial has ended or goes
 on; below that stands the best of those trials only that had ended. The clock starts with the first
 trial. Seeds are the study's: other rows held out, other draws. Runs

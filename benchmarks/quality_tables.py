@@ -30,10 +30,11 @@ _FIRST = 4
 
 
 def at_trials(run: Run, count: float) -> float | None:
-    """The best value of the first so many trials, in percent; None if there are fewer."""
-    if len(run) < count:
+    """The best value of the first so many trials, in percent; None if they have not ended."""
+    first = run[: round(count)]
+    if len(first) < count or any(trial.ended is None for trial in first):
         return None
-    return _best(value for trial in run[: round(count)] for _, value in trial.reports)
+    return _best(value for trial in first for _, value in trial.reports)
 
 
 def at_seconds(run: Run, seconds: float) -> float | None:
@@ -59,7 +60,8 @@ def show(runs: Runs, trials: int) -> None:
     _table(runs, ended_at_seconds, moments, by_seconds)
     print("\n| | trials | seconds of the whole |\n|---|---|---|")
     for name, of_seeds in runs.items():
-        ended, lasted = [len(run) for run in of_seeds], [_lasted(run) for run in of_seeds]
+        ended = [sum(trial.ended is not None for trial in run) for run in of_seeds]
+        lasted = [_lasted(run) for run in of_seeds]
         print(f"| {name} | {fmean(ended):.0f} | {_shown(lasted)} |")
     seeds = len(next(iter(runs.values())))
     print(
@@ -106,7 +108,7 @@ def _seen(runs: Runs, most: int) -> list[float]:
         value
         for of_seeds in runs.values()
         for run in of_seeds
-        if (value := at_trials(run, len(run))) is not None
+        if (value := at_seconds(run, math.inf)) is not None
     ]
     low, high = min(first, default=min(last)), max(last)
     margin = 0.1 * (high - low) + 0.1

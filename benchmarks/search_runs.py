@@ -158,7 +158,7 @@ def _noted(database: sqlite3.Connection) -> Run:
     """What the database noted."""
     trials: dict[int, TrialRun] = {}
     start = None
-    for what, trial_id, value, moment in database.execute("SELECT * FROM noted ORDER BY moment"):
+    for what, trial_id, value, moment in database.execute("SELECT * FROM noted ORDER BY rowid"):
         start = moment if start is None else start
         at = moment - start
         if what == "began":

@@ -143,7 +143,7 @@ def test_the_best_so_far_is_by_number_by_report_and_by_end() -> None:
         trial(2.5, None, (6.0, 0.875)),
     ]
     by_trials = [quality_tables.at_trials(run, count) for count in (1, 3, 4, 5)]
-    assert by_trials == [75, 75, 87.5, None]
+    assert by_trials == [75, 75, None, None]
     by_seconds = [quality_tables.at_seconds(run, at) for at in (0.9, 1.0, 3.9, 4.0, 100.0)]
     assert by_seconds == [None, 50, 50, 75, 87.5]
     ended = [quality_tables.ended_at_seconds(run, at) for at in (1.9, 2.0, 5.0, 100.0)]

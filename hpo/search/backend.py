@@ -37,7 +37,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from hpo.search.outages import Patience
-from hpo.search.trial_rows import read_trials
+from hpo.search.trial_rows import load_trials
 
 __all__ = ["Backend"]
 
@@ -137,7 +137,7 @@ class Backend(RDBStorage):
         def read() -> list[FrozenTrial]:
             with self._single.connect() as connection:
                 which = (included_trial_ids, trial_id_greater_than)
-                return read_trials(connection, study_id, states, *which)
+                return load_trials(connection, study_id, states, *which)
 
         return self._patience(read)
 

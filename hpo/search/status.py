@@ -217,8 +217,8 @@ def _record(trial: FrozenTrial, study: optuna.Study) -> TrialRecord:
 def _states(storage: Storage, study_id: int, slots: list[SlotRow]) -> Iterator[str]:
     """The state of every trial that counts.
 
-    Read from Optuna's tables: building its trial objects takes a second a thousand, and status
-    is what people look at again and again.
+    Read from Optuna's tables: of a large study that is a small part of what all of its trials
+    hold, and status is what people look at again and again.
     """
     rows = {row.id: row for row in slots}
     query = (

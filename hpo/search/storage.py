@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import sqlite3
 import time
@@ -124,7 +123,6 @@ def open_storage(
     patience = patience or Patience()
     patience.explain = lambda error: str(explain(error, address))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_no_guess)
     try:
         return patience(lambda: _open(address, must_exist, patience))
     except HpoError:
@@ -133,15 +131,6 @@ def open_storage(
         problem = explain(error, address)
     # Not from within `except`: the driver's error may carry the password.
     raise problem
-
-
-def _is_no_guess(record: logging.LogRecord) -> bool:
-    """Whether a record of Optuna's is wanted.
-
-    Optuna takes a lost connection for a query with too many parameters, says so with the whole
-    of the query, and tries another way, which fails and reaches `Patience`.
-    """
-    return "Falling back to a slower alternative" not in record.getMessage()
 
 
 def _open(address: Address, must_exist: bool, patience: Patience) -> Storage:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
-__all__ = ["read_trials"]
+__all__ = ["load_trials"]
 
 _MOST_AT_ONCE = 500  # ids in one statement; some databases take no more than 999
 
@@ -54,7 +55,7 @@ _USER_ATTRS = _belonging_to(models.TrialUserAttributeModel, "key", "value_json")
 _SYSTEM_ATTRS = _belonging_to(models.TrialSystemAttributeModel, "key", "value_json")
 
 
-def read_trials(
+def load_trials(
     connection: Connection,
     study_id: int,
     states: Container[TrialState] | None,
@@ -106,8 +107,8 @@ def _build(connection: Connection, rows: list[Any]) -> Iterator[FrozenTrial]:
             state=row.state,
             value=None,
             values=[value for _, value in sorted(values[key].items())] or None,
-            datetime_start=row.datetime_start,
-            datetime_complete=row.datetime_complete,
+            datetime_start=_here(row.datetime_start),
+            datetime_complete=_here(row.datetime_complete),
             params=params[key],
             distributions=distributions[key],
             user_attrs=user_attrs[key],
@@ -130,6 +131,13 @@ def _attrs(
 def _distribution(text: str) -> BaseDistribution:
     """A distribution, shared by all trials that drew from it; nobody changes one."""
     return json_to_distribution(text)
+
+
+def _here(moment: datetime | None) -> datetime | None:
+    """A moment as Optuna's trials have it: local, without saying so; its tables are in UTC."""
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def _chunks(of: list[Any]) -> Iterator[list[Any]]:

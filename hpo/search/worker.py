@@ -173,7 +173,7 @@ def room_for(definition: StudyDefinition, device: torch.device, population: int 
     """How much one worker of a study takes on at once; `population` as in `WorkerOptions`."""
     search = definition.search
     learns = search.sampler.name == "tpe" or search.pruner.name != "none"
-    return limits(device, population, trials=search.trials if learns else None)
+    return limits(device, population, learning=learns, trials=search.trials)
 
 
 def _part(ledger: Ledger, holder: str) -> None:

@@ -53,7 +53,11 @@ class Limits:
 
 
 def limits(
-    device: torch.device, population: int | None = None, *, trials: int | None = None
+    device: torch.device,
+    population: int | None = None,
+    *,
+    learning: bool = True,
+    trials: int | None = None,
 ) -> Limits:
     """What trains side by side in one worker.
 
@@ -61,17 +65,19 @@ def limits(
         population: so many, as far as memory goes: on a CPU a worker is to stay under 1.5 GiB
             with torch itself, on a GPU it may use a good part of what is free when it asks.
             None (`auto`) is as many as gain from it.
-        trials: of a search in which what has ended decides what comes next, so that only a small
-            part of them should train at once; None where nothing is learnt.
+        learning: whether what has ended decides what comes next, which then should not begin
+            all at once.
+        trials: of a search that learns; only a small part of them trains at once.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return Limits(population or _CUDA_MEMBERS, int(free * _CUDA_SHARE))
     if population is not None:
         return Limits(population, _CPU_LIMIT)
-    if trials is None:
+    if not learning:
         return Limits(_CPU_MEMBERS, 2 * _CPU_GAINS)
-    return Limits(max(_FEW_MEMBERS, min(trials // _TRIALS_PER_MEMBER, _CPU_MEMBERS)), _CPU_GAINS)
+    share = _CPU_MEMBERS if trials is None else trials // _TRIALS_PER_MEMBER
+    return Limits(max(_FEW_MEMBERS, min(share, _CPU_MEMBERS)), _CPU_GAINS)
 
 
 def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int:

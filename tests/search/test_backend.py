@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from datetime import datetime
 
 import optuna
@@ -217,6 +218,26 @@ def test_what_is_read_is_what_stock_optuna_reads(
     expected = other._get_trials(study._study_id, states, set(listed), after)
     other.engine.dispose()
     assert as_read(read) == as_read(expected)
+
+
+def test_moments_are_local_as_stock_optunas(
+    url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = stock(url)
+    try:
+        for zone in ("Asia/Kolkata", "America/New_York"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            study.tell(study.ask(), 1.0)
+            with open_storage(url) as own:
+                [*_, newest] = own.optuna.get_all_trials(study._study_id)
+                assert as_read([newest]) == as_read([other.get_trial(newest._trial_id)])
+            assert newest.datetime_complete is not None
+            assert abs((datetime.now() - newest.datetime_complete).total_seconds()) < 300
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+        other.engine.dispose()
 
 
 def test_more_trials_are_read_than_a_statement_can_name(url: str, study: optuna.Study) -> None:
