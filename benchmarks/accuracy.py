@@ -99,7 +99,7 @@ def _plain(
     for epoch in range(epochs):
         batches = (
             examples.batch(index, task.normalization, torch.float32)
-            for index in stream.epoch(epoch)
+            for index in stream.epoch(epoch, examples.device)
         )
         tutorial.train_epoch(model, adam, batches, examples.device)
     held_out = examples.batches(validation, task.normalization, torch.float32, EVALUATION_ROWS)

@@ -31,7 +31,7 @@ from hpo.models.stages import image_shape
 from hpo.search import records
 from hpo.search.storage import open_storage
 from hpo.search.study import load
-from hpo.search.worker import room_for
+from hpo.search.worker import WorkerOptions, room_for
 from hpo.training.devices import pick_device
 from hpo.training.footprint import member_bytes
 
@@ -88,7 +88,9 @@ def main(arguments: list[str]) -> None:
             trials = search.get_trials(deepcopy=False)
         device = pick_device(definition.training.device)
         population = options.population
-        room = room_for(definition, device, None if population == "auto" else int(population))
+        room = room_for(
+            definition, device, WorkerOptions(None if population == "auto" else int(population))
+        )
         found = fullness(_stays(trials, definition), room.members, room.memory)
     _print(options, found, room.members, len(trials), watched)
 

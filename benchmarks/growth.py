@@ -123,7 +123,7 @@ class _Clock:
 
     def __init__(self, device: torch.device, seconds: float, longest: float, batches: int) -> None:
         self.seconds_a_batch: float | None = None
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._seconds, self._longest = seconds, longest
         self._last = batches - 1
         self._warm_up = min(_WARM_UP, self._last - 1)
@@ -143,8 +143,8 @@ class _Clock:
         return True
 
     def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 

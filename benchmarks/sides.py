@@ -46,7 +46,7 @@ def _loop_epoch(
 ) -> None:
     """What a careful person writes: no DataLoader, all in memory; the stream's first epoch."""
     model.train()
-    for index in stream.epoch(0):
+    for index in stream.epoch(0, task.examples.device):
         features, labels = task.examples.batch(index, task.normalization, torch.float32)
         optimizer.zero_grad(set_to_none=True)
         loss = functional.cross_entropy(model(features), labels)

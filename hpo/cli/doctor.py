@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _PACKAGES = ("torch", "torchvision", "optuna", "sqlalchemy")
+_BROKEN_DEVICE = "update the driver and torch, or train with --set training.device=cpu"
 _LARGEST_ERROR = 1e-2  # ten times TF32's; a wrong product is off by about 1
 
 
@@ -94,7 +95,8 @@ def _devices() -> Iterator[Finding]:
         yield Finding("device", "error", f"torch: {reason[0]}", "install torch again")
         return
     yield _cuda(torch.version.cuda)
-    for index in range(torch.cuda.device_count()):
+    # One whose driver is too old is counted, too.
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         memory = f"{properties.total_memory / 2**30:.1f} GiB"
         yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {memory}")
@@ -125,24 +127,29 @@ def _proof() -> Iterator[Finding]:
     from hpo.training.devices import device_name, pick_device, pick_precision
 
     device = pick_device("auto")
-    precision = str(pick_precision("auto", device)).removeprefix("torch.")
+    try:
+        name = device_name(device)
+        precision = str(pick_precision("auto", device)).removeprefix("torch.")
+    except RuntimeError as problem:
+        reason = str(problem).strip().splitlines()[0]
+        yield Finding("device", "error", f"{device} cannot be used: {reason}", _BROKEN_DEVICE)
+        return
     threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
-    yield Finding("device", "ok", f"{device_name(device)}{threads}, precision: {precision}")
+    yield Finding("device", "ok", f"{name}{threads}, precision: {precision}")
     yield _product(device)
 
 
 def _product(device: torch.device) -> Finding:
     from hpo.training.devices import prove
 
-    advice = "update the driver and torch, or train with --set training.device=cpu"
     try:
         rate, error = prove(device)
     except RuntimeError as problem:
         reason = str(problem).strip().splitlines()[0]
-        return Finding("matrix product", "error", f"it fails: {reason}", advice)
+        return Finding("matrix product", "error", f"it fails: {reason}", _BROKEN_DEVICE)
     found = f"{rate:.0f} GFLOP/s, relative error {error:.1e}"
     if not error < _LARGEST_ERROR:  # also where it is NaN
-        return Finding("matrix product", "error", f"wrong: {found}", advice)
+        return Finding("matrix product", "error", f"wrong: {found}", _BROKEN_DEVICE)
     return Finding("matrix product", "ok", found)
 
 

@@ -231,7 +231,7 @@ def _show_plan(
     )
     typer.echo(
         f"device: {device_name(device)}, {precision}, "
-        f"up to {room_for(definition, device, options.population).members} trials side by side"
+        f"up to {room_for(definition, device, options).members} trials side by side"
     )
     if crew is not None:
         typer.echo(f"workers: {describe(crew.slots(search.trials))}")

@@ -84,6 +84,7 @@ def worker_options(population: str, lease: float, timeout: float | None) -> Work
     Raises:
         UsageError: a value is out of bounds.
     """
+    from hpo.engines.slots import sharers
     from hpo.errors import UsageError
     from hpo.search.worker import WorkerOptions
 
@@ -93,7 +94,7 @@ def worker_options(population: str, lease: float, timeout: float | None) -> Work
         raise UsageError(f"--lease: {lease:g} seconds are out of bounds; give 1 to 86400")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout: {timeout:g} is no time; give seconds above 0")
-    return WorkerOptions(None if population == "auto" else int(population), lease)
+    return WorkerOptions(None if population == "auto" else int(population), lease, sharers())
 
 
 def _check_idle(idle: float | None, study: str | None) -> None:

@@ -44,10 +44,10 @@ def horizontal_flip(probability: float = 0.5) -> Augmentation:
         # by pixel takes twice as long. How many they are costs no wait on the CPU only.
         count = len(images)
         chosen = torch.rand(count, generator=generator) < probability
-        which = chosen.nonzero().flatten().to(images.device)
+        which = _sent(chosen.nonzero().flatten(), images.device)
         places = torch.where(chosen, count - 1 + chosen.cumsum(0), torch.arange(count))
         mirrored = images.index_select(0, which).flip(-1)
-        return torch.cat([images, mirrored]).index_select(0, places.to(images.device))
+        return torch.cat([images, mirrored]).index_select(0, _sent(places, images.device))
 
     return augment
 
@@ -59,7 +59,7 @@ def random_crop(padding: int = 4) -> Augmentation:
         count, channels, height, width = images.shape
         padded = functional.pad(images, [padding] * 4)
         shifts = torch.randint(2 * padding + 1, (2, count, 1, 1), generator=generator)
-        top, left = shifts.to(images.device)
+        top, left = _sent(shifts, images.device)
         # Line by line, each as one piece of the flat images: gathering pixels takes four times
         # as long.
         planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
@@ -131,9 +131,16 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
 }
 
 
+def _sent(draws: Tensor, device: torch.device) -> Tensor:
+    """Draws on the device; out of pinned memory a GPU takes them while nobody waits."""
+    if device.type != "cuda":
+        return draws
+    return draws.pin_memory().to(device, non_blocking=True)
+
+
 def _uniform(images: Tensor, generator: torch.Generator) -> Tensor:
     """A number in [0, 1) for each image, ready to broadcast."""
-    return torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device)
+    return _sent(torch.rand(len(images), 1, 1, 1, generator=generator), images.device)
 
 
 def _symmetric(images: Tensor, generator: torch.Generator, limit: float) -> Tensor:

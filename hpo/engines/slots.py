@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 from hpo.errors import UsageError
 
-__all__ = ["NAME", "PARENT", "Slot", "auto_workers", "choose_gpus", "parent", "slots"]
+__all__ = [
+    "NAME",
+    "PARENT",
+    "Slot",
+    "auto_workers",
+    "choose_gpus",
+    "parent",
+    "sharers",
+    "slots",
+]
 
 NAME = "HPO_WORKER_NAME"
 """The environment variable that tells a worker what it is called."""
@@ -20,6 +29,7 @@ NAME = "HPO_WORKER_NAME"
 PARENT = "HPO_WORKER_PARENT"
 """The environment variable that tells a worker the process that looks after it."""
 
+_SHARERS = "HPO_WORKER_GPU_SHARERS"
 _WORKER_BYTES = 1.25 * 2**30
 _THREADS = "OMP_NUM_THREADS"
 _GPUS = "CUDA_VISIBLE_DEVICES"
@@ -35,11 +45,13 @@ class Slot:
         name: what its worker is called in log lines.
         gpu: the GPU, as `CUDA_VISIBLE_DEVICES` names it; None for a worker without.
         threads: its share of the cores.
+        sharers: workers on its GPU, itself included.
     """
 
     name: str
     gpu: str | None
     threads: int
+    sharers: int = 1
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The environment of the worker here.
@@ -55,6 +67,7 @@ class Slot:
             _GPUS: self.gpu or "",
             _THREADS: str(threads or self.threads),
             NAME: self.name,
+            _SHARERS: str(self.sharers),
         }
 
 
@@ -75,9 +88,11 @@ def slots(workers: int, gpus: Sequence[str], per_gpu: int | None, cores: int) ->
             "raise --workers-per-gpu"
         )
     threads = max(1, cores // workers)
+    if not gpus:
+        return [Slot(str(place + 1), None, threads) for place in range(workers)]
+    chosen = [gpus[place % len(gpus)] for place in range(workers)]
     return [
-        Slot(str(place + 1), gpus[place % len(gpus)] if gpus else None, threads)
-        for place in range(workers)
+        Slot(str(place + 1), gpu, threads, chosen.count(gpu)) for place, gpu in enumerate(chosen)
     ]
 
 
@@ -124,6 +139,12 @@ def parent() -> int | None:
     """The process that started this one as a worker and looks after it; None if none does."""
     given = os.environ.get(PARENT, "")
     return int(given) if given.isdecimal() else None
+
+
+def sharers() -> int:
+    """How many workers have this process's GPU, itself included."""
+    given = os.environ.get(_SHARERS, "")
+    return max(1, int(given)) if given.isdecimal() else 1
 
 
 def _gpu(word: str, visible: Sequence[str]) -> str:

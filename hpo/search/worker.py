@@ -47,10 +47,12 @@ class WorkerOptions:
     Attributes:
         population: trials in training side by side; None chooses by the device.
         lease: seconds after which others may take over the trials of a silent worker.
+        sharers: workers on its GPU, itself included.
     """
 
     population: int | None = None
     lease: float = DEFAULT_LEASE
+    sharers: int = 1
 
 
 def run_worker(
@@ -155,7 +157,7 @@ def build_crew(
         teller,
         stopping,
     )
-    room = room_for(definition, device, options.population)
+    room = room_for(definition, device, options)
     return SearchCrew(
         intake,
         Berths(definition, data, min(room.members, _WAVE)),
@@ -169,11 +171,16 @@ def build_crew(
     )
 
 
-def room_for(definition: StudyDefinition, device: torch.device, population: int | None) -> Limits:
-    """How much one worker of a study takes on at once; `population` as in `WorkerOptions`."""
+def room_for(definition: StudyDefinition, device: torch.device, options: WorkerOptions) -> Limits:
+    """How much one worker of a study takes on at once."""
     search = definition.search
-    learns = search.sampler.name == "tpe" or search.pruner.name != "none"
-    return limits(device, population, learning=learns, trials=search.trials)
+    return limits(
+        device,
+        options.population,
+        learning=search.sampler.name == "tpe" or search.pruner.name != "none",
+        trials=search.trials,
+        sharers=options.sharers,
+    )
 
 
 def _part(ledger: Ledger, holder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -19,6 +20,7 @@ __all__ = [
     "prove",
     "use_threads",
     "use_threads_in_numpy",
+    "use_true_float32",
     "visible_gpus",
 ]
 
@@ -79,6 +81,19 @@ def _bfloat16_gain() -> float:
     return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
+def use_true_float32() -> None:
+    """Let cuDNN's float32 convolutions be float32, as matrix products are.
+
+    Torch lets them round their operands to TF32 (10 bits) on GPUs that can; here `float32` is
+    what was asked for, and every row that counts is scored in it.
+    """
+    cudnn: Any = torch.backends.cudnn
+    if hasattr(cudnn, "conv"):
+        cudnn.conv.fp32_precision = "ieee"
+    else:  # before torch 2.9
+        cudnn.allow_tf32 = False
+
+
 def use_threads(multiplications: int) -> None:
     """Let torch use all cores for large work, and one for small work.
 
@@ -102,10 +117,11 @@ def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` of a child names them.
 
     Where that variable is set here, they are what it names, in its order; an index that a person
-    gives means a place in this list. Torch counts through NVML, so that no memory is taken on
-    any GPU; it stops, as CUDA does, at the first name that it does not know.
+    gives means a place in this list. To count them takes no memory on any GPU; torch stops, as
+    CUDA does, at the first name that it does not know. A GPU whose driver is too old for this
+    build of torch is counted, but cannot be used.
     """
-    count = torch.cuda.device_count()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
     if inherited is None:
         return [str(index) for index in range(count)]

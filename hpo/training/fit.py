@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from hpo.training.history import EpochRecord
-from hpo.training.mishaps import Mishap, attempt
+from hpo.training.mishaps import Mishap, attempt, give_memory_back
 from hpo.training.population import Member, Population
 
 __all__ = ["Crew", "Ending", "ending_of", "fit"]
@@ -125,6 +125,7 @@ def _train(
 
 def _lose(crew: Crew, population: Population, members: list[Member], mishap: Mishap) -> None:
     population.keep(())
+    give_memory_back()
     crew.failed(members, mishap)
 
 

@@ -58,6 +58,7 @@ def limits(
     *,
     learning: bool = True,
     trials: int | None = None,
+    sharers: int = 1,
 ) -> Limits:
     """What trains side by side in one worker.
 
@@ -68,10 +69,13 @@ def limits(
         learning: whether what has ended decides what comes next, which then should not begin
             all at once.
         trials: of a search that learns; only a small part of them trains at once.
+        sharers: workers on one GPU. They start together, so each finds it empty.
     """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return Limits(population or _CUDA_MEMBERS, int(free * _CUDA_SHARE))
+        free, total = torch.cuda.mem_get_info(device)
+        # What torch keeps of memory that was given back is free to this process only.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return Limits(population or _CUDA_MEMBERS, int(min(free, total // sharers) * _CUDA_SHARE))
     if population is not None:
         return Limits(population, _CPU_LIMIT)
     if not learning:

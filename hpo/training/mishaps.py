@@ -18,17 +18,22 @@ import torch
 from hpo.errors import TrainingError
 from hpo.training.population import Stopped
 
-__all__ = ["DeviceLost", "Mishap", "attempt"]
+__all__ = ["DeviceLost", "Mishap", "attempt", "give_memory_back"]
 
 _log = logging.getLogger(__name__)
 
-# What allocators say; on a CPU torch raises a plain RuntimeError.
+# What allocators say, and libraries on a GPU that find no room for what they need themselves; on
+# a CPU torch raises a plain RuntimeError.
 _SHORT_OF_MEMORY = re.compile(
-    r"can't allocate memory|out of memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE
+    r"can't allocate memory|out of memory|cannot allocate memory|std::bad_alloc"
+    r"|STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
 )
 # After one of these every further call on the device fails, so the process has to go.
 _DEVICE_IS_LOST = re.compile(
-    r"device-side assert|illegal memory access|unspecified launch failure|uncorrectable ECC",
+    r"device-side assert|illegal memory access|illegal instruction|misaligned address"
+    r"|hardware stack error|unspecified launch failure|launch timed out"
+    r"|uncorrectable (ECC|NVLink)",
     re.IGNORECASE,
 )
 _LONGEST_REASON = 300
@@ -54,7 +59,8 @@ class Mishap:
 def attempt(work: Callable[[], None]) -> Mishap | None:
     """Do some work on a population and say what went wrong, if anything did.
 
-    When it returns, nothing of a failed try is held any more, on a GPU neither.
+    When it returns, a failed try holds nothing any more, on a GPU neither; what the population
+    itself holds is its owner's to drop.
 
     Args:
         work: such as an epoch.
@@ -72,10 +78,15 @@ def attempt(work: Callable[[], None]) -> Mishap | None:
         _log.debug("%s", "".join(traceback.format_exception(error)).rstrip())
     else:
         return None
+    give_memory_back()
+    return mishap
+
+
+def give_memory_back() -> None:
+    """Let go of what nobody holds any more, on a GPU also for its other processes."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return mishap
 
 
 def _read(error: Exception) -> Mishap:

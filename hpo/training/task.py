@@ -23,7 +23,13 @@ from hpo.definition.problems import render
 from hpo.errors import DefinitionError
 from hpo.models.stages import largest_stages
 from hpo.models.suitability import unsuitable
-from hpo.training.devices import pick_device, pick_precision, use_threads, use_threads_in_numpy
+from hpo.training.devices import (
+    pick_device,
+    pick_precision,
+    use_threads,
+    use_threads_in_numpy,
+    use_true_float32,
+)
 from hpo.training.goals import CLASSES, TARGETS, Goal
 from hpo.training.streams import Stream
 
@@ -124,6 +130,7 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     # The gradients of a network that is sure of itself end down there, where products take three
     # times as long. Before torch begins its threads: they take it over.
     torch.set_flush_denormal(True)
+    use_true_float32()
     _check_dataset(definition)
     device = _device(definition)
     dataset = definition.dataset

@@ -36,6 +36,32 @@ def test_a_healthy_machine(run: Run) -> None:
     assert "GiB" in found["memory"]["found"]
 
 
+def test_a_gpu_with_too_old_a_driver_is_not_looked_at(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted; whoever asks for its properties is refused."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    def refuse(_index: int) -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", refuse)
+    assert findings(run)["device"]["found"].startswith("cpu")
+
+
+def test_a_device_that_cannot_be_asked_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_device: torch.device) -> str:
+        raise RuntimeError("CUDA driver initialization failed\nmore")
+
+    monkeypatch.setattr(devices, "device_name", refuse)
+    found = findings(run, code=1)
+    assert found["device"]["found"].endswith("CUDA driver initialization failed")
+    assert "matrix product" not in found
+
+
 def test_a_wrong_product_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (0.5, float("nan")):
         monkeypatch.setattr(devices, "prove", lambda _device, error=wrong: (10.0, error))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hpo.engines.slots import auto_workers, choose_gpus, slots
+from hpo.engines.slots import Slot, auto_workers, choose_gpus, sharers, slots
 from hpo.errors import UsageError
 
 GIB = 2**30
@@ -48,6 +48,17 @@ def test_workers_are_spread_over_the_gpus() -> None:
     assert seen == ["2", "GPU-8f6a", "2", "GPU-8f6a"]
     assert {slot.threads for slot in chosen} == {4}
     assert [slot.gpu for slot in slots(3, ["0", "1"], None, cores=1)] == ["0", "1", "0"]
+
+
+def test_a_worker_knows_how_many_share_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def known(slot: Slot) -> int:
+        for name, value in slot.environment({}).items():
+            monkeypatch.setenv(name, value)
+        return sharers()
+
+    assert sharers() == 1
+    assert [known(slot) for slot in slots(5, ["0", "1"], None, cores=8)] == [3, 2, 3, 2, 3]
+    assert [known(slot) for slot in slots(3, [], None, cores=8)] == [1, 1, 1]
 
 
 def test_more_workers_than_the_gpus_have_room_for_are_refused() -> None:

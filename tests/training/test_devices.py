@@ -93,11 +93,31 @@ def test_a_proof_has_a_rate_and_a_small_error() -> None:
 def test_gpus_are_those_that_this_process_was_given(
     monkeypatch: pytest.MonkeyPatch, inherited: str | None, count: int, gpus: list[str]
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if inherited is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
     assert visible_gpus() == gpus
+
+
+def test_a_gpu_that_cannot_be_used_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a driver that is too old for torch: the GPU is counted all the same."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == []
+
+
+def test_convolutions_are_not_rounded_to_tf32() -> None:
+    """In a process of its own, since it holds for all of it; a warning would be an error there."""
+    program = """
+import torch
+from hpo.training.devices import use_true_float32
+use_true_float32()
+assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
 def test_what_is_next_to_nothing_is_nothing_while_training() -> None:

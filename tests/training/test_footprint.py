@@ -187,6 +187,20 @@ def test_auto_takes_many_small_networks_and_few_large_ones() -> None:
     assert chosen.memory // large <= 1
 
 
+def test_workers_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each finds it empty when it asks, and what torch keeps for this process is free to it."""
+    gpu, total, kept, held = torch.device("cuda"), 80_000, 10_000, 4_000
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: kept)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: held)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (total - kept, total))
+    alone, four = limits(gpu), limits(gpu, sharers=4)
+    assert alone.memory == int(0.6 * (total - held))
+    assert 4 * four.memory == 4 * int(0.6 * total / 4)
+    assert limits(gpu, 7, sharers=4).members == 7
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (100, total))
+    assert limits(gpu, sharers=4).memory == int(0.6 * (100 + kept - held))
+
+
 def test_auto_takes_a_small_part_of_a_search_that_learns() -> None:
     cpu = torch.device("cpu")
     taken = {trials: limits(cpu, trials=trials).members for trials in (1, 80, 200, 10_000)}
