@@ -13,7 +13,14 @@ from pathlib import Path
 
 from hpo.errors import FileError
 
-__all__ = ["disk_errors", "free_bytes", "sync_folder", "write_locked", "write_whole"]
+__all__ = [
+    "Exclusive",
+    "disk_errors",
+    "free_bytes",
+    "sync_folder",
+    "write_locked",
+    "write_whole",
+]
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -53,6 +60,50 @@ def _write(path: Path, content: bytes, *, lock: bool) -> int:
             draft.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+class Exclusive:
+    """A claim that one process at a time holds, until it is released or the process ends.
+
+    Args:
+        path: of a file that is there as long as the claim is held, and after a kill.
+
+    Attributes:
+        held: whether it is; False if another process holds it.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.held = False
+        while not self.held:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._descriptor)
+                return
+            # Its last holder may have removed the file between these two calls.
+            self.held = self._is_there()
+            if not self.held:
+                os.close(self._descriptor)
+
+    def release(self) -> None:
+        """Let the next process have it."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        os.close(self._descriptor)
+        self.held = False
+
+    def _is_there(self) -> bool:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        own = os.fstat(self._descriptor)
+        return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)
 
 
 def sync_folder(folder: Path) -> None:

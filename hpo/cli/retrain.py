@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,12 @@ from hpo.cli.options import (
     storage_url,
     study_name,
 )
+
+if TYPE_CHECKING:
+    from hpo.cli.signals import Stop
+    from hpo.definition import StudyDefinition
+    from hpo.results.artifact import Draft
+    from hpo.results.finalists import Finalist
 
 __all__ = ["register"]
 
@@ -41,67 +48,96 @@ def retrain_best(
     The artifact is OUTPUT/STUDY. As long as the study has not changed since, its result is
     shown again and the test set stays closed.
     """
-    from hpo.cli.logs import stderr_console
-    from hpo.cli.progress import Spinner
     from hpo.cli.signals import Stop
-    from hpo.errors import Interrupted
     from hpo.results import artifact
-    from hpo.results.retrain import retrain_best as run
-    from hpo.results.states import SavedStates
+    from hpo.results.finalists import choose
     from hpo.search.storage import open_storage
     from hpo.search.study import load
-    from hpo.training.population import Stopped
 
     name = study_name(study)
     folder = output / name
     with Stop() as stop, open_storage(storage_url(storage), must_exist=True) as opened:
         search, definition = load(opened, name)
         with opened.guard():
-            state = artifact.fingerprint(search, definition)
-        known = artifact.read_metrics(folder)
-        if known is not None and known.get("study_state") == state:
-            typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
-            _show_result({**known, "artifact": str(folder)}, form)
-            return
-        with SavedStates(folder) as states:
-            try:
-                with Spinner(stderr_console()) as spinner, opened.guard():
-                    result = run(search, definition, states, stop, spinner)
-            except Stopped:
-                message = "stopped; nothing was tested and no artifact was written"
-                raise Interrupted(message, stop.signal_number or 2) from None
-            metrics = result.report(definition, name, str(folder))
-            everything = {**metrics, **result.details(), "study_state": state}
-            artifact.write(folder, result, states, definition, everything)
-    _show_result(metrics, form)
+            # Workers may go on meanwhile: what is chosen and what is noted are of one moment.
+            trials = search.get_trials(deepcopy=False)
+            state = artifact.fingerprint(trials, definition)
+            known = _up_to_date(folder, state)
+            if known is None:
+                finalists = choose(trials, definition)
+                with artifact.Draft(folder) as draft:
+                    # Another process may have been at it until now.
+                    known = _up_to_date(folder, state) or _make(
+                        draft, name, folder, finalists, definition, state, stop
+                    )
+    _show_result({**known, "artifact": str(folder)}, form)
+
+
+def _up_to_date(folder: Path, state: dict[str, Any]) -> dict[str, Any] | None:
+    """What the artifact says, if it is of this state of the study."""
+    from hpo.results import artifact
+
+    known = artifact.read_metrics(folder)
+    if known is None or known.get("study_state") != state:
+        return None
+    typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
+    return known
+
+
+def _make(
+    draft: Draft,
+    name: str,
+    folder: Path,
+    finalists: Sequence[Finalist],
+    definition: StudyDefinition,
+    state: dict[str, Any],
+    stop: Stop,
+) -> dict[str, Any]:
+    """Retrain, look at the test set, and put the artifact in its place; returns its metrics."""
+    from hpo.cli.logs import stderr_console
+    from hpo.cli.progress import Spinner
+    from hpo.errors import Interrupted
+    from hpo.results import retrain
+    from hpo.training.population import Stopped
+
+    try:
+        with Spinner(stderr_console()) as spinner:
+            trained = retrain.retrain(finalists, definition, draft.states, stop, spinner)
+    except Stopped:
+        message = "stopped; nothing was tested and no artifact was written"
+        raise Interrupted(message, stop.signal_number or 2) from None
+    draft.describe(trained, definition)
+    verdict = retrain.open_test_set(trained, definition, draft.states)
+    report = retrain.report(trained, verdict, definition, name, str(folder))
+    metrics = {**report, **retrain.details(trained, verdict), "study_state": state}
+    draft.put_in_place(definition.name, verdict, metrics)
+    return metrics
 
 
 def _show_result(metrics: dict[str, Any], form: TextFormat) -> None:
-    import json
-
     from hpo.cli import rendering
     from hpo.results.prediction import PAGE
 
     keys = ("study", "winner", "params", "validation", *_LEARNING, "test", "artifact")
     if form is TextFormat.JSON:
         # An artifact of an earlier version says nothing of the learning.
-        typer.echo(json.dumps({key: metrics.get(key) for key in keys}))
+        rendering.write_json({key: metrics.get(key) for key in keys}, indent=None)
         return
     validation, test = metrics["validation"], metrics["test"]
-    typer.echo(f"{metrics['study']}: the winner is trial {metrics['winner']}")
+    rendering.write(f"{metrics['study']}: the winner is trial {metrics['winner']}")
     rendering.write_params(metrics["params"])
-    typer.echo(f"validation {test['metric']}: {_spread(validation)}, fresh seeds")
+    rendering.write(f"validation {test['metric']}: {_spread(validation)}, fresh seeds")
     if learning := metrics.get("learning"):
-        typer.echo(f"learning in the search: {learning}")
+        rendering.write(f"learning in the search: {learning}")
     interval = ""
     if test["ci95"]:
         low, high = test["ci95"]
         shown = [rendering.metric(bound, like=test["mean"]) for bound in (low, high)]
         interval = f", 95 % interval {' to '.join(shown)}"
-    typer.echo(f"test {test['metric']}: {_spread(test)}{interval}")
-    typer.echo(f"artifact: {metrics['artifact']}")
+    rendering.write(f"test {test['metric']}: {_spread(test)}{interval}")
+    rendering.write(f"artifact: {metrics['artifact']}")
     if (page := Path(metrics["artifact"]) / PAGE).exists():
-        typer.echo(f"prediction: {page}")
+        rendering.write(f"prediction: {page}")
 
 
 def _spread(numbers: dict[str, Any]) -> str:

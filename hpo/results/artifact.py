@@ -9,8 +9,9 @@
     versions.json          of everything that took part, and the device
     prediction.html        what it predicts over the test rows, of one number from one
 
-A folder is written beside its place and moved there when it is whole. What it replaces is kept
-under the same name with a number.
+It is made in a hidden folder beside its place, and moved there when it is whole. Whatever can be
+written before the test set is opened is; then what was seen cannot be lost to a full disk. What an
+artifact replaces is kept under the same name with a number.
 """
 
 from __future__ import annotations
@@ -21,56 +22,120 @@ import math
 import os
 import platform
 import shutil
-import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import optuna
 import torch
+from optuna.trial import FrozenTrial
 
+from hpo import __version__
+from hpo.data import describe
 from hpo.definition import StudyDefinition
 from hpo.errors import FileError
-from hpo.files import disk_errors
+from hpo.files import Exclusive, disk_errors, sync_folder, write_whole
 from hpo.results.prediction import PAGE, draw
-from hpo.results.retrain import Retrained
+from hpo.results.retrain import Trained, Verdict
 from hpo.results.states import REMEDY, SavedStates
 from hpo.search.study import SURPLUS
 
-__all__ = ["fingerprint", "read_metrics", "write"]
+__all__ = ["Draft", "fingerprint", "read_metrics"]
 
-_PACKAGES = ("hpo", "torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
+_PACKAGES = ("torchvision", "optuna", "numpy", "safetensors", "scikit-learn")
+_LAST = "metrics.json"  # where it is there, the artifact is whole
 
 
-def write(
-    folder: Path,
-    retrained: Retrained,
-    states: SavedStates,
-    definition: StudyDefinition,
-    metrics: dict[str, Any],
-) -> None:
-    """Write the artifact; a folder that stands there already is moved aside.
+class Draft:
+    """An artifact in the making, by one process at a time.
+
+    What a killed process has left is moved to its place where it was whole, and else removed.
 
     Args:
-        states: the networks.
-        metrics: what goes into `metrics.json`.
+        folder: the artifact's place; what stands there is moved aside.
+
+    Attributes:
+        states: gets the networks.
 
     Raises:
-        FileError: the disk refuses; what stood there is unchanged.
+        FileError: another process is at it, or the disk refuses.
     """
-    with disk_errors(folder, REMEDY):
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+
+    states: SavedStates
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder.with_name(f".{folder.name}.draft")
+        with disk_errors(folder, REMEDY):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = Exclusive(folder.with_name(f".{folder.name}.lock"))
+        if not self._claim.held:
+            message = f"{folder}: another hpo retrain-best is at work on it; let it end"
+            raise FileError(f"{message}, or name another folder with --output")
         try:
-            _fill(draft, retrained, states, definition, metrics)
-            draft.chmod(0o755)
-            if folder.exists():
-                folder.rename(_free_name(folder))
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            with disk_errors(folder, REMEDY):
+                if (self._path / _LAST).exists():
+                    self._move()
+                shutil.rmtree(self._path, ignore_errors=True)
+                (self._path / "seeds").mkdir(parents=True)
+        except BaseException:
+            self._claim.release()
+            raise
+        self.states = SavedStates(self._path / "seeds", folder)
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._claim.release()
+
+    def describe(self, trained: Trained, definition: StudyDefinition) -> None:
+        """Write all that is known before the test set is opened.
+
+        Raises:
+            FileError: the disk refuses.
+        """
+        with disk_errors(self._folder, REMEDY):
+            shutil.copyfile(self.states.path(0), self._path / "model.safetensors")
+            _write_json(self._path / "config.json", _config(trained, definition))
+            _write_json(self._path / "definition.json", json.loads(definition.to_json()))
+            _write_json(self._path / "versions.json", _versions(trained))
+            _sync_all(self._path)
+
+    def put_in_place(self, name: str, verdict: Verdict, metrics: dict[str, Any]) -> None:
+        """Write what the test set showed, and move the artifact to its place.
+
+        Args:
+            name: of the study, for the page.
+            metrics: what goes into `metrics.json`.
+
+        Raises:
+            FileError: the disk refuses; what stood there is unchanged.
+        """
+        with disk_errors(self._folder, REMEDY):
+            if verdict.prediction is not None:
+                page = draw(name, verdict.prediction, [_tested(metrics)])
+                (self._path / PAGE).write_text(page, encoding="utf-8")
+                _sync(self._path / PAGE)
+            write_whole(self._path / _LAST, _json(metrics))
+            self._move()
+
+    def _move(self) -> None:
+        self._path.chmod(0o755)
+        if self._folder.exists():
+            self._folder.rename(_free_name(self._folder))
+        self._path.rename(self._folder)
+        sync_folder(self._folder.parent)
 
 
-def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, Any]:
+def fingerprint(trials: Iterable[FrozenTrial], definition: StudyDefinition) -> dict[str, Any]:
     """What an artifact follows from: it is out of date when this changes.
 
     The trials that have finished count; how many there are to be, and by what means they are
@@ -81,7 +146,7 @@ def fingerprint(study: optuna.Study, definition: StudyDefinition) -> dict[str, A
         del data["search"][key]
     finished = [
         [trial.number, trial.state.name, trial.params, trial.value]
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if trial.state.is_finished() and SURPLUS not in trial.user_attrs
     ]
     return {
@@ -97,7 +162,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     Raises:
         FileError: there is one, but it cannot be read.
     """
-    path = folder / "metrics.json"
+    path = folder / _LAST
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -108,58 +173,38 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _fill(
-    draft: Path,
-    retrained: Retrained,
-    states: SavedStates,
-    definition: StudyDefinition,
-    metrics: dict[str, Any],
-) -> None:
-    seeds = draft / "seeds"
-    seeds.mkdir()
-    for place, content in enumerate(states.encoded()):
-        (seeds / f"{place}.safetensors").write_bytes(content)
-    shutil.copyfile(seeds / "0.safetensors", draft / "model.safetensors")
-    normalization = retrained.normalization
-    _write_json(
-        draft / "config.json",
-        {
-            **retrained.winner.config.to_dict(),
-            "trained_epochs": retrained.winner.epochs,
-            **_fed(retrained),
-            "normalization": {
-                name: values.tolist()
-                for name in ("mean", "std", "target_mean", "target_std")
-                if (values := getattr(normalization, name)) is not None
-            },
-            "seeds": retrained.seeds,
+def _config(trained: Trained, definition: StudyDefinition) -> dict[str, Any]:
+    normalization = trained.data.task.normalization
+    return {
+        **trained.winner.config.to_dict(),
+        "trained_epochs": trained.winner.epochs,
+        **_fed(trained, definition),
+        "normalization": {
+            name: values.tolist()
+            for name in ("mean", "std", "target_mean", "target_std")
+            if (values := getattr(normalization, name)) is not None
         },
-    )
-    if retrained.prediction is not None:
-        page = draw(definition.name, retrained.prediction, [_tested(metrics)])
-        (draft / PAGE).write_text(page, encoding="utf-8")
-    _write_json(draft / "definition.json", json.loads(definition.to_json()))
-    _write_json(draft / "metrics.json", metrics)
-    _write_json(
-        draft / "versions.json",
-        {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": retrained.device,
-            "torch": torch.__version__,  # with its build, such as +cpu
-            **{package: version(package) for package in _PACKAGES},
-        },
-    )
-    for path in draft.rglob("*"):
-        if path.is_file():
-            _sync(path)
+        "seeds": trained.seeds,
+    }
 
 
-def _fed(retrained: Retrained) -> dict[str, Any]:
+def _versions(trained: Trained) -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": trained.device,
+        "torch": torch.__version__,  # with its build, such as +cpu
+        "hpo": __version__,
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def _fed(trained: Trained, definition: StudyDefinition) -> dict[str, Any]:
     """What goes into a network, and how much comes out."""
-    if retrained.classes:
-        return {"image_shape": list(retrained.shape), "classes": retrained.classes}
-    return {"features": math.prod(retrained.shape), "targets": retrained.outputs}
+    task, classes = trained.data.task, describe(definition.dataset.name).classes
+    if classes:
+        return {"image_shape": list(task.shape), "classes": classes}
+    return {"features": math.prod(task.shape), "targets": task.outputs}
 
 
 def _tested(metrics: dict[str, Any]) -> str:
@@ -173,8 +218,20 @@ def _sum(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
+def _json(data: dict[str, Any]) -> bytes:
+    return f"{json.dumps(data, indent=2)}\n".encode()
+
+
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    path.write_bytes(_json(data))
+
+
+def _sync_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+        else:
+            sync_folder(path)
 
 
 def _sync(path: Path) -> None:

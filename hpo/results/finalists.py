@@ -6,6 +6,7 @@ the mean over seeds that the search never saw does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,7 +14,7 @@ from operator import itemgetter
 from statistics import median
 from typing import Any
 
-import optuna
+from optuna.trial import FrozenTrial
 
 from hpo.config import TrialConfig
 from hpo.definition import StudyDefinition
@@ -29,6 +30,8 @@ from hpo.training.streams import derive_seed
 from hpo.training.task import Split
 
 __all__ = ["Finalist", "choose", "score_again", "which_seeds"]
+
+_log = logging.getLogger(__name__)
 
 _MOST_SEEDS = 3  # tell finalists apart well enough; the retrain's seeds then say how good it is
 _RESCORING = 4  # tells these seeds and streams from all others of a study
@@ -64,31 +67,33 @@ class Finalist:
         return max(1, round(median(self.best_epochs)))
 
 
-def choose(study: optuna.Study, definition: StudyDefinition) -> list[Finalist]:
+def choose(trials: Iterable[FrozenTrial], definition: StudyDefinition) -> list[Finalist]:
     """The best trials that trained to their end, best first, each config once.
 
     Raises:
         TrainingError: no trial did.
     """
     maximize = DIRECTIONS[definition.search.metric] == "maximize"
-    trials = [
+    complete = [
         record
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if not records.is_twin(trial)
         and (record := records.read(trial, maximize=maximize)).state == "complete"
     ]
-    trials.sort(key=lambda record: record.value or 0.0, reverse=maximize)
-    if not trials:
-        message = (
-            f"study `{study.study_name}` has no trial that trained to its end; "
-            f"run hpo optimize --study {study.study_name} first"
+    complete.sort(key=lambda record: record.value or 0.0, reverse=maximize)
+    # Of equal draws that trained side by side neither is the other's twin.
+    chosen: dict[TrialConfig, Finalist] = {}
+    for record in complete:
+        if record.config is not None and record.config not in chosen:
+            chosen[record.config] = Finalist(
+                record.number, record.config, record.params, record.curve
+            )
+    if not chosen:
+        raise TrainingError(
+            f"study `{definition.name}` has no trial that trained to its end; "
+            f"run hpo optimize --study {definition.name} with more --trials first"
         )
-        raise TrainingError(message)
-    return [
-        Finalist(record.number, record.config, record.params, record.curve)
-        for record in trials[: definition.retrain.finalists]
-        if record.config is not None
-    ]
+    return list(chosen.values())[: definition.retrain.finalists]
 
 
 def score_again(
@@ -108,11 +113,15 @@ def score_again(
 
     Raises:
         Stopped: `stopping` said so.
-        TrainingError: all of them diverged.
+        TrainingError: all of them diverged, or could not be trained.
     """
     crew = _Rescoring(finalists, definition, data, heard)
     fit(crew, data.validation, stopping)
     scored = [finalist for finalist in crew.scored() if finalist.values]
+    if not scored and crew.trouble is not None:
+        raise TrainingError(
+            f"no finalist could be trained with fresh seeds; the last one: {crew.trouble}"
+        )
     if not scored:
         raise TrainingError(
             "every finalist diverged with fresh seeds; search on with other ranges"
@@ -130,7 +139,11 @@ def which_seeds(some: Sequence[int], count: int) -> str:
 
 
 class _Rescoring:
-    """The crew of `training.fit`: every finalist with every seed, streams for each seed."""
+    """The crew of `training.fit`: every finalist with every seed, streams for each seed.
+
+    Attributes:
+        trouble: why a finalist could not be trained; None as long as all could.
+    """
 
     def __init__(
         self,
@@ -139,6 +152,7 @@ class _Rescoring:
         data: Split,
         heard: Callable[[str], None],
     ) -> None:
+        self.trouble: str | None = None
         self._finalists = finalists
         self._data = data
         self._heard = heard
@@ -200,16 +214,19 @@ class _Rescoring:
         self._histories[self._members.pop(member)] = member.history
 
     def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
-        """Fewer at a time where memory was short; there is no other way out."""
+        """Fewer at a time, or each alone; who fails alone is left out, as if it had diverged."""
         lost = [self._members.pop(member) for member in members]
-        if not mishap.memory or len(lost) == 1:
-            number = self._finalists[lost[0][0]].number
-            raise TrainingError(
-                f"trial {number} could not be trained with fresh seeds: {mishap.reason}; "
-                "the same command tries it again"
-            )
-        self._most = len(lost) // 2
-        self._waiting = sorted(lost + self._waiting)
+        if len(lost) > 1:
+            self._most = len(lost) // 2 if mishap.memory else 1
+            self._waiting = sorted(lost + self._waiting)
+            return
+        place, seed = lost[0]
+        number = self._finalists[place].number
+        self.trouble = f"trial {number}: {mishap.reason}"
+        _log.warning(
+            "trial %d could not be trained with fresh seed %d of %d: %s",
+            *(number, seed + 1, self._seeds, mishap.reason),
+        )
 
     def rested(self, populations: Sequence[Population]) -> None:
         """Nothing is put by: what is lost is done again."""
@@ -218,7 +235,7 @@ class _Rescoring:
         """Nothing is put by."""
 
     def scored(self) -> list[Finalist]:
-        """Every finalist with what its seeds came to; those that diverged leave no value."""
+        """Every finalist with what its seeds came to; those that failed leave no value."""
         results = []
         for place, finalist in enumerate(self._finalists):
             bests = [

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import optuna
 import torch
 from torch import Tensor
 
@@ -19,10 +18,10 @@ from hpo.definition import StudyDefinition
 from hpo.errors import TrainingError
 from hpo.models.alone import build_module
 from hpo.results import overfitting
-from hpo.results.finalists import Finalist, choose, score_again, which_seeds
+from hpo.results.finalists import Finalist, score_again, which_seeds
 from hpo.results.prediction import Prediction
 from hpo.results.states import SavedStates
-from hpo.results.statistics import Summary, summarize
+from hpo.results.statistics import summarize
 from hpo.training.blocks import device_of
 from hpo.training.footprint import limits, member_bytes
 from hpo.training.mishaps import attempt
@@ -31,84 +30,93 @@ from hpo.training.scoring import score_network
 from hpo.training.streams import derive_seed
 from hpo.training.task import Split, prepare
 
-__all__ = ["Retrained", "retrain_best"]
+__all__ = ["Trained", "Verdict", "details", "open_test_set", "report", "retrain"]
 
 _RETRAIN = 5  # tells these seeds and streams from all others of a study
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """What a retrain came to.
+class Trained:
+    """The winner, trained over seeds on all rows but those of the test set, which is closed.
 
     Attributes:
         winner: with its values on the validation rows.
         finalists: all that were scored again, best first.
-        test: the study's metric on the test rows, one value a seed.
-        test_metrics: every metric on the test rows, one value a seed.
         seeds: what each network was initialised with.
-        normalization: of the rows that were trained on.
-        shape: of what goes in, `(channels, height, width)` or `(features,)`.
-        classes: how many there are; 0 where targets are predicted.
-        outputs: how many a network has.
-        device: where it was trained.
-        prediction: on the test rows, where one number is predicted from one.
+        data: what it was trained on.
     """
 
     winner: Finalist
     finalists: list[Finalist]
-    validation: Summary
-    test: Summary
-    test_metrics: dict[str, list[float]]
     seeds: list[int]
-    normalization: Normalization
-    shape: tuple[int, ...]
-    classes: int
-    outputs: int
-    device: str
+    data: Split
+
+    @property
+    def device(self) -> str:
+        """Where it was trained."""
+        return device_of(self.winner.config, self.data.task)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the one look at the test set showed.
+
+    Attributes:
+        metrics: every metric on the test rows, one value a seed.
+        prediction: on the test rows, where one number is predicted from one.
+    """
+
+    metrics: dict[str, list[float]]
     prediction: Prediction | None
 
-    def report(self, definition: StudyDefinition, name: str, artifact: str) -> dict[str, Any]:
-        """What `hpo retrain-best --format json` prints."""
-        validation = self.validation
-        return {
-            "study": name,
-            "winner": self.winner.number,
-            "params": self.winner.params,
-            "validation": {"mean": validation.mean, "std": validation.std, "n": validation.n},
-            **overfitting.fields(self.winner.curve),
-            "test": {"metric": definition.search.metric, **self.test.to_dict()},
-            "artifact": artifact,
-        }
 
-    def details(self) -> dict[str, Any]:
-        """What else goes into the artifact's metrics."""
-        return {
-            "trained_epochs": self.winner.epochs,
-            "test_metrics": self.test_metrics,
-            "finalists": [
-                {
-                    "trial": finalist.number,
-                    "values": list(finalist.values),
-                    "best_epochs": list(finalist.best_epochs),
-                }
-                for finalist in self.finalists
-            ],
-        }
+def report(
+    trained: Trained, verdict: Verdict, definition: StudyDefinition, name: str, artifact: str
+) -> dict[str, Any]:
+    """What `hpo retrain-best --format json` prints."""
+    winner, metric = trained.winner, definition.search.metric
+    validation = summarize(winner.values)
+    return {
+        "study": name,
+        "winner": winner.number,
+        "params": winner.params,
+        "validation": {"mean": validation.mean, "std": validation.std, "n": validation.n},
+        **overfitting.fields(winner.curve),
+        "test": {"metric": metric, **summarize(verdict.metrics[metric]).to_dict()},
+        "artifact": artifact,
+    }
 
 
-def retrain_best(
-    study: optuna.Study,
+def details(trained: Trained, verdict: Verdict) -> dict[str, Any]:
+    """What else goes into the artifact's metrics."""
+    return {
+        "trained_epochs": trained.winner.epochs,
+        "test_metrics": verdict.metrics,
+        "finalists": [
+            {
+                "trial": finalist.number,
+                "values": list(finalist.values),
+                "best_epochs": list(finalist.best_epochs),
+            }
+            for finalist in trained.finalists
+        ],
+    }
+
+
+def retrain(
+    finalists: Sequence[Finalist],
     definition: StudyDefinition,
     states: SavedStates,
     stopping: Callable[[], bool],
     heard: Callable[[str], None],
-) -> Retrained:
-    """Name the winner, train it over seeds on training and validation rows, and test it once.
+) -> Trained:
+    """Name the winner and train it over seeds on training and validation rows.
 
     The number of epochs is what served the winner on the validation rows; its schedule keeps
     the horizon that it was searched with.
 
     Args:
+        finalists: as `finalists.choose` gives them.
         states: gets the tensors of the network of each seed, by the names of the module of
             `hpo.models.alone`.
         stopping: asked before every batch.
@@ -117,15 +125,13 @@ def retrain_best(
     Raises:
         Stopped: `stopping` said so; nothing is left behind.
         FileError: the disk has no room for the networks.
-        TrainingError: there is no finalist, or training diverged.
+        TrainingError: training diverged.
         DataError: the dataset cannot be had.
     """
     # All files of the dataset are there and whole, or it is said now and not after the training.
     fetch(definition.dataset.name)
-    finalists = score_again(
-        choose(study, definition), definition, prepare(definition), stopping, heard
-    )
-    winner = finalists[0]
+    scored = score_again(finalists, definition, prepare(definition), stopping, heard)
+    winner = scored[0]
     epochs = f"{winner.epochs} epoch{'s' if winner.epochs > 1 else ''}"
     heard(f"winner: trial {winner.number}, retrained for {epochs} on all rows")
     data = prepare(definition, with_validation_rows=True)
@@ -134,22 +140,27 @@ def retrain_best(
         for seed in range(definition.retrain.seeds)
     ]
     _train(winner, definition, data, seeds, states, stopping, heard)
-    metrics, prediction = _test(winner, definition, data, states)
-    task = data.task
-    return Retrained(
-        winner=winner,
-        finalists=finalists,
-        validation=summarize(winner.values),
-        test=summarize(metrics[definition.search.metric]),
-        test_metrics=metrics,
-        seeds=seeds,
-        normalization=task.normalization,
-        shape=task.shape,
-        classes=describe(definition.dataset.name).classes,
-        outputs=task.outputs,
-        device=device_of(winner.config, task),
-        prediction=prediction,
-    )
+    return Trained(winner, scored, seeds, data)
+
+
+def open_test_set(trained: Trained, definition: StudyDefinition, states: SavedStates) -> Verdict:
+    """The one look at the test set: every metric of every network, and what they predict.
+
+    It is opened only now, when nothing can be chosen any more.
+
+    Raises:
+        DataError: the test rows cannot be had.
+        FileError: the networks cannot be read.
+    """
+    task, device = trained.data.task, trained.data.task.examples.device
+    name = definition.dataset.name
+    rows = on_device(load_test(name, kind_of(describe(name))), device)
+    model = build_module(trained.winner.config.model, task.shape, task.outputs)
+    model = model.to(device).eval()
+    found = [score_network(model, state, rows, task) for state in states]
+    metrics = {name: [scores[name] for scores, _ in found] for name in task.goal.metrics}
+    outputs = [outputs for _, outputs in found]
+    return Verdict(metrics, _prediction(rows, task.normalization, outputs))
 
 
 def _train(
@@ -174,10 +185,13 @@ def _train(
             Member(seed, config, seeds[seed], stream=place) for place, seed in enumerate(group)
         ]
         named = which_seeds(group, len(seeds))
-        work = partial(_train_together, population, members, winner.epochs, stopping, heard, named)
+        losses: list[Tensor] = []
+        work = partial(
+            _train_together, population, members, winner.epochs, stopping, heard, named, losses
+        )
         mishap = attempt(work)
         if mishap is None:
-            _put_down(population, members, states)
+            _put_down(population, members, losses[-1], states)
         elif mishap.memory and len(group) > 1:
             room = len(group) // 2
         else:
@@ -191,15 +205,19 @@ def _train_together(
     stopping: Callable[[], bool],
     heard: Callable[[str], None],
     named: str,
+    losses: list[Tensor],
 ) -> None:
     population.add(members)
     for epoch in range(epochs):
-        population.train_epoch(stopping)
+        losses.append(population.train_epoch(stopping))
         heard(f"retrain: epoch {epoch + 1} of {epochs}, {named}")
 
 
-def _put_down(population: Population, members: list[Member], states: SavedStates) -> None:
-    if any(member.trouble for member in members):
+def _put_down(
+    population: Population, members: list[Member], losses: Tensor, states: SavedStates
+) -> None:
+    # Huge weights are finite, and what comes out of them is not.
+    if any(member.trouble for member in members) or not losses.isfinite().all():
         raise _diverged()
     for member in members:
         state = population.state(member)
@@ -213,23 +231,6 @@ def _diverged() -> TrainingError:
         "the winner diverged when it was retrained on all rows; nothing was tested or "
         "written; raise retrain.finalists or search on"
     )
-
-
-def _test(
-    winner: Finalist, definition: StudyDefinition, data: Split, states: SavedStates
-) -> tuple[dict[str, list[float]], Prediction | None]:
-    """The one look at the test set: every metric of every network, and what they predict.
-
-    It is opened only now, when nothing can be chosen any more.
-    """
-    examples, task = data.task.examples, data.task
-    name = definition.dataset.name
-    test = on_device(load_test(name, kind_of(describe(name))), examples.device)
-    model = build_module(winner.config.model, task.shape, task.outputs)
-    model = model.to(examples.device).eval()
-    found = [score_network(model, state, test, task) for state in states]
-    metrics = {name: [scores[name] for scores, _ in found] for name in task.goal.metrics}
-    return metrics, _prediction(test, task.normalization, [outputs for _, outputs in found])
 
 
 def _prediction(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -16,6 +17,7 @@ from hpo.results.finalists import Finalist, choose, score_again
 from hpo.search import records
 from hpo.search.storage import Storage, open_storage
 from hpo.search.study import build_sampler, create_or_resume, start_trial
+from hpo.training.population import Member, Population
 from hpo.training.task import prepare
 
 STUDY = (
@@ -67,13 +69,26 @@ def test_finalists_are_the_best_that_trained_to_their_end_each_config_once(
 ) -> None:
     study = create_or_resume(storage, definition, "study")
     with pytest.raises(TrainingError, match="hpo optimize --study study"):
-        choose(study, definition)
+        choose(study.trials, definition)
     tell(study, definition, 0.5)
     tell(study, definition, 0.99, TrialState.PRUNED)
     tell(study, definition, 0.98, twin=0)
     tell(study, definition, 0.7)
     tell(study, definition, 0.6)
-    assert [finalist.number for finalist in choose(study, definition)] == [3, 4]
+    assert [finalist.number for finalist in choose(study.trials, definition)] == [3, 4]
+
+
+def test_equal_draws_that_trained_side_by_side_are_one_finalist(
+    storage: Storage, definition: StudyDefinition
+) -> None:
+    """Neither is the other's twin: only a finished trial is copied."""
+    study = create_or_resume(storage, definition, "study")
+    for value, lr in ((0.5, 0.1), (0.9, 0.2), (0.8, 0.2)):
+        trial = study.ask()
+        config = space.draw(definition, FixedTrial({"sgd.lr": lr}))
+        records.write_origin(trial, config, {})
+        study.tell(trial, value)
+    assert [finalist.number for finalist in choose(study.trials, definition)] == [1, 0]
 
 
 def test_a_lower_loss_is_better(storage: Storage, tmp_path: Path) -> None:
@@ -83,7 +98,7 @@ def test_a_lower_loss_is_better(storage: Storage, tmp_path: Path) -> None:
     study = create_or_resume(storage, definition, "study")
     for value in (0.5, 0.2, 0.9):
         tell(study, definition, value)
-    assert [finalist.number for finalist in choose(study, definition)] == [1, 0]
+    assert [finalist.number for finalist in choose(study.trials, definition)] == [1, 0]
 
 
 def finalist(definition: StudyDefinition, number: int, rate: float) -> Finalist:
@@ -105,6 +120,42 @@ def test_fresh_seeds_decide_and_divergence_loses(definition: StudyDefinition) ->
     assert winner.mean == pytest.approx(sum(winner.values) / 2)
     assert 1 <= winner.epochs <= 2
     assert score_again(candidates, definition, data, never, ignore) == scored
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[list[Member]], bool]) -> None:
+    """Let an epoch raise where certain members are in it."""
+    run = Population.run_epoch
+
+    def run_epoch(population: Population, *arguments: Any) -> Any:
+        if fails(list(population.members)):
+            raise RuntimeError("something else\nmore")
+        return run(population, *arguments)
+
+    monkeypatch.setattr(Population, "run_epoch", run_epoch)
+
+
+def test_a_finalist_that_cannot_be_trained_leaves_the_others(
+    definition: StudyDefinition, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = prepare(definition)
+    candidates = [finalist(definition, 4, 0.2), finalist(definition, 7, 0.1)]
+    failing(monkeypatch, lambda members: members[0].config.optimizer.lr == 0.2)
+    scored = score_again(candidates, definition, data, never, ignore)
+    assert [(entry.number, len(entry.values)) for entry in scored] == [(7, 2)]
+    assert "trial 4 could not be trained with fresh seed 1 of 2" in caplog.text
+    failing(monkeypatch, lambda _: True)
+    with pytest.raises(TrainingError, match=r"the last one: trial 7: RuntimeError: something"):
+        score_again(candidates, definition, data, never, ignore)
+
+
+def test_one_seed_that_fails_costs_its_value_alone(
+    definition: StudyDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepare(definition)
+    whole = score_again([finalist(definition, 4, 0.2)], definition, data, never, ignore)
+    failing(monkeypatch, lambda members: any(member.key == 0 for member in members))
+    [scored] = score_again([finalist(definition, 4, 0.2)], definition, data, never, ignore)
+    assert scored.values == pytest.approx(whole[0].values[1:])
 
 
 def test_if_all_diverge_it_says_so(definition: StudyDefinition) -> None:
