@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_a_worker_that_is_killed_is_replaced_and_named(folder: Path) -> None:
     status = read(folder, "status", *SLOW)
     assert status["complete"] == 8
     assert status["running"] == status["waiting"] == 0
+
+
+def test_a_signal_to_all_processes_at_once_hands_everything_back(folder: Path) -> None:
+    """As a service manager ends a group: the workers hear it twice, once from the supervisor."""
+    process = start(folder, "optimize", *LONG, *TWO)
+    until(lambda: both_train(folder))
+    for pid in (*children(process.pid), process.pid):
+        os.kill(pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    with contextlib.closing(sqlite3.connect(folder / "hpo.db")) as database:
+        query = "SELECT count(*), count(holder) FROM hpo_slots WHERE trial_id IS NOT NULL"
+        begun, held = database.execute(query).fetchone()
+    assert begun >= 2
+    assert held == 0
 
 
 def test_workers_that_die_again_and_again_end_the_search_with_their_last_words(

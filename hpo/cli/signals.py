@@ -77,6 +77,10 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
+            if self._parent is not None and os.getppid() == self._parent:
+                # A service manager signals the parent and its workers, and then the parent its
+                # workers. It insists by SIGKILL.
+                return
             self.at_once()
             _leave(number, frame)
         self.signal_number = number

@@ -14,8 +14,11 @@ from hpo.errors import FileError, HpoError, StorageError, TrainingError, UsageEr
 
 __all__ = ["MOST_DEATHS", "Look", "Supervisor"]
 
-MOST_DEATHS = 5
-"""How often in a row a slot's worker may die without a trial of the study finishing meanwhile."""
+MOST_DEATHS = 7
+"""How often in a row a slot's worker may die without a trial of the study finishing meanwhile.
+
+A trial that takes its worker with it fails when it is begun for the seventh time.
+"""
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1
@@ -24,7 +27,7 @@ _GRACE = 15.0  # seconds in which a worker that was asked to leave may still wri
 # what lies on the disk, and closes. A later one hangs, and holds nothing that could be lost.
 _LINGER = 60.0
 _FIRST_PAUSE = 0.5
-_FACTOR = 2.0
+_FACTOR, _LONGEST_PAUSE = 2.0, 4.0
 # A worker that ends so would end so again: what it was asked cannot be done.
 _FINAL: dict[int, type[HpoError]] = {2: UsageError, 69: StorageError, 74: FileError}
 
@@ -148,7 +151,7 @@ class Supervisor:
             return
         _log.warning("worker %s ended %s; another takes its place", ended.slot.name, ended.how)
         self._due[ended.slot] = time.monotonic() + deaths.pause
-        deaths.pause *= _FACTOR
+        deaths.pause = min(deaths.pause * _FACTOR, _LONGEST_PAUSE)
 
     def _replace(self) -> None:
         if self._look.is_met:

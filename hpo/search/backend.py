@@ -70,6 +70,7 @@ _values: sa.Table = models.TrialValueModel.__table__
 _reports: sa.Table = models.TrialIntermediateValueModel.__table__
 _user_attrs: sa.Table = models.TrialUserAttributeModel.__table__
 _system_attrs: sa.Table = models.TrialSystemAttributeModel.__table__
+_READ_ONLY = "25006"
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -81,6 +82,7 @@ class Backend(RDBStorage):
         super().__init__(url, **options)
         self._sqlite = self.engine.dialect.name == "sqlite"
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        sa.event.listen(self.engine, "handle_error", _leave_standby)
 
     # Trials begin and end
 
@@ -347,6 +349,12 @@ def _put_query(
     else:
         query = query.on_conflict_do_nothing(index_elements=index)
     return query.execution_options(preserve_rowcount=True)  # it is not kept on an INSERT
+
+
+def _leave_standby(context: sa.engine.ExceptionContext) -> None:
+    """After a failover the address may be another server's; a standby answers, and refuses."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

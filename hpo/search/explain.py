@@ -29,9 +29,10 @@ def explain(error: BaseException, address: Address) -> HpoError:
         return FileError(f"{address.shown}: {_first_line(cause, address)}; name another file")
     text = _first_line(cause, address)
     state = getattr(cause, "sqlstate", None) or ""
-    for pattern, sentence in _SERVER_REASONS:
-        if re.search(pattern, f"{state} {text}", re.IGNORECASE):
-            return StorageError(f"{address.shown}: {sentence}")
+    for said in filter(None, (state, text)):  # a text may hold a word that means another state
+        for pattern, sentence in _SERVER_REASONS:
+            if re.search(pattern, said, re.IGNORECASE):
+                return StorageError(f"{address.shown}: {sentence}")
     return StorageError(f"{address.shown}: the database refuses ({text}); see the server's log")
 
 
@@ -105,12 +106,16 @@ _SERVER_REASONS = (
         "the server has no connection left; raise its max_connections or run fewer workers",
     ),
     (
-        r"40001|40P01|55P03|deadlock|lock timeout",
+        r"40001|40P01|55P03|57014|deadlock|lock timeout",
         "others keep what is needed here locked; run the same command again",
     ),
     (
         r"57P0[1235]|25P03|starting up|shutting down|terminat|closed the connection|08\d\d\d",
         "the connection to the server was lost; run the same command again once it is back",
+    ),
+    (
+        r"25006|read-only transaction",
+        "the server takes no changes (perhaps a standby); name the one that does",
     ),
     (r"42501|permission denied", "the user may not create or write tables; grant the rights"),
     (r"53100|no space left", "the server's disk is full; make room on it"),

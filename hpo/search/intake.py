@@ -143,7 +143,15 @@ class Intake:
                 # This worker froze for longer than its lease. Whoever has the slot may have found
                 # the trial and gone on with it; if not, `repair` retires it.
                 return None
-        return self._entry(slot, trial, bound)
+        began = time.monotonic()
+        entry = self._entry(slot, trial, bound)
+        if time.monotonic() - began > self._lease / 2:
+            # It froze in the middle of the draw; what another has made of the trial stays.
+            try:
+                self._ledger.assign(slot, trial._trial_id)
+            except LostLease:
+                return None
+        return entry
 
     def _entry(self, slot: Slot, trial: optuna.Trial, bound: FrozenTrial | None) -> Entry:
         search = self._definition.search
@@ -161,7 +169,7 @@ class Intake:
                 "precision": str(self._task.precision).removeprefix("torch."),
                 **run.origin,
             },
-            started=time.time(),
+            started=time.monotonic(),
             place=run.place,
         )
         if bound is None:

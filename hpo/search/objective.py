@@ -25,7 +25,7 @@ from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending, ending_of
 from hpo.training.footprint import Limits, member_bytes
 from hpo.training.history import EpochRecord
-from hpo.training.mishaps import Mishap
+from hpo.training.mishaps import Mishap, give_memory_back, is_short_of_memory
 from hpo.training.population import Member, Population
 from hpo.training.snapshot import Snapshot
 from hpo.training.task import Task
@@ -153,8 +153,14 @@ class SearchCrew:
 
     def rested(self, populations: Sequence[Population]) -> None:
         """Put members by, as often as that takes a small part of the time."""
-        if self._checkpoints.due():
-            self._checkpoints.save(self._copies(populations))
+        try:
+            if self._checkpoints.due():
+                self._checkpoints.save(self._copies(populations))
+        except Exception as error:
+            if not is_short_of_memory(error):
+                raise
+            _log.warning("there is no memory to save the trials in training; later perhaps")
+            give_memory_back()
 
     def left(self, populations: Sequence[Population]) -> None:
         """Put by what time allows, whatever the reason; nothing here hides that reason."""

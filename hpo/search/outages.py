@@ -159,11 +159,13 @@ def is_contention(error: BaseException) -> bool:
     return getattr(cause, "sqlstate", None) in _TURN_STATES
 
 
-# Class 08 and: serialization failure, deadlock, lock not available, too many connections, shutdown
-# by an administrator or after a crash, starting up, and a session ended for being idle.
+# Class 08 and: serialization failure, deadlock, lock not available, a statement that took longer
+# than the server allows (as behind a lock), too many connections, shutdown by an administrator or
+# after a crash, starting up, a session ended for being idle, and a standby that answers after a
+# failover.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_PASSING_STATES = r"08|40001|40P01|55P03|53300|57P0[1235]|25P0[34]"
-_TURN_STATES = ("40001", "40P01", "55P03", "53300")
+_PASSING_STATES = r"08|40001|40P01|55P03|57014|53300|57P0[1235]|25P0[34]|25006"
+_TURN_STATES = ("40001", "40P01", "55P03", "57014", "53300")
 _LASTING_TEXTS = (
     r"password|authentication|pg_hba|does not exist|permission denied|certificate|"
     r"not support SSL|SSL is not|invalid .*(option|value|port)"

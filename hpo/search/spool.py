@@ -115,18 +115,19 @@ class Spool:
         that cannot be read is set aside under another name and said once. Drafts of processes that
         were killed while they wrote are removed.
         """
+        # To write: on NFS an exclusive lock asks for that.
         for draft in self._folder.glob(f".*{_SUFFIX}-*"):
             _remove_if_abandoned(draft)
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except OSError:  # told just now
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.exists() and (result := _read(path)) is not None:
                     yield result
-            except BlockingIOError:
+            except OSError:  # somebody is at it, or the folder's disk has no locks
                 continue
             finally:
                 os.close(descriptor)
@@ -143,7 +144,7 @@ class Spool:
 def _remove_if_abandoned(draft: Path) -> None:
     """Remove a draft that nobody has locked; its writer locks it in its first moment."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS:

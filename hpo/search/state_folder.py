@@ -6,8 +6,9 @@ deleted and made anew, or that another path leads to, is told from it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from hpo.folders import chosen_folder
 
 __all__ = ["state_folder"]
 
@@ -17,10 +18,13 @@ def state_folder(database_id: str) -> Path:
 
     It may not exist yet. Workers on one machine share it; it may be on a volume that several
     machines share.
+
+    Raises:
+        FileError: `HPO_STATE` names the home of nobody.
     """
-    chosen = os.environ.get("HPO_STATE")
-    if chosen:
-        return Path(chosen).expanduser().absolute() / database_id
+    chosen = chosen_folder("HPO_STATE")
+    if chosen is not None:
+        return chosen / database_id
     from platformdirs import user_state_path
 
     return user_state_path("hpo", appauthor=False).absolute() / database_id

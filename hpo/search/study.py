@@ -278,7 +278,9 @@ def surplus_trials(study: optuna.Study, slots: Iterable[SlotRow]) -> list[Frozen
     surplus = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         slot_id = trial.user_attrs.get(SLOT)
-        row = rows.get(slot_id) if isinstance(slot_id, int) else None
+        if not isinstance(slot_id, int):
+            continue  # whoever asked Optuna for it trains it; hpo's own have one from the start
+        row = rows.get(slot_id)
         if row is None or row.trial_id not in (None, trial._trial_id):
             surplus.append(trial)
     return surplus

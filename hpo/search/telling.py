@@ -235,6 +235,6 @@ def _outcome(entry: Entry, history: History, reason: str) -> dict[str, Any]:
         "epochs": len(history.records),
         "best_epoch": history.best.epoch if history.best else None,
         "train_seconds": round(history.train_seconds, 4),
-        "total_seconds": round(time.time() - entry.started, 4),
+        "total_seconds": round(time.monotonic() - entry.started, 4),
         "reason": reason,
     }

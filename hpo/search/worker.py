@@ -28,6 +28,7 @@ from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.checkpoints import Checkpoints
 from hpo.training.fit import fit
 from hpo.training.footprint import Limits, limits
+from hpo.training.mishaps import DeviceLost
 from hpo.training.population import Stopped
 from hpo.training.task import Split
 
@@ -88,6 +89,7 @@ def run_worker(
             lost=keeper.lost_slots,
             stopping=stopping,
         )
+        handed_back = True
         try:
             repair(storage, study.study_name)
             while True:
@@ -103,6 +105,11 @@ def run_worker(
                     return False
         except Stopped:
             return False
+        except DeviceLost:
+            # Its trials are not handed back: whoever finds their worker dead counts that, and so
+            # one that always loses its device ends.
+            handed_back = False
+            raise
         except Exception:
             # A database that is away is no reason not to stop; leases run out by themselves.
             if stopping():
@@ -112,7 +119,8 @@ def run_worker(
         finally:
             # First what the next holder goes on from, then the trials themselves.
             crew.close(hurry=stopping())
-            _part(ledger, holder)
+            if handed_back:
+                _part(ledger, holder)
 
 
 def build_crew(

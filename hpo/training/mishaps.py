@@ -18,7 +18,7 @@ import torch
 from hpo.errors import TrainingError
 from hpo.training.population import Stopped
 
-__all__ = ["DeviceLost", "Mishap", "attempt", "give_memory_back"]
+__all__ = ["DeviceLost", "Mishap", "attempt", "give_memory_back", "is_short_of_memory"]
 
 _log = logging.getLogger(__name__)
 
@@ -89,16 +89,20 @@ def give_memory_back() -> None:
         torch.cuda.empty_cache()
 
 
+def is_short_of_memory(error: Exception) -> bool:
+    """Whether memory was short, on the device or beside it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
+        isinstance(error, RuntimeError) and _SHORT_OF_MEMORY.search(str(error))
+    )
+
+
 def _read(error: Exception) -> Mishap:
     lines = str(error).strip().splitlines() or [""]
     if _DEVICE_IS_LOST.search(str(error)):
         raise DeviceLost(
             f"the device is lost ({lines[0][:_LONGEST_REASON]}); start the worker again"
         ) from None
-    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(
-        isinstance(error, RuntimeError) and _SHORT_OF_MEMORY.search(str(error))
-    )
-    if short:
+    if is_short_of_memory(error):
         return Mishap("out of memory", memory=True)
     text = f"{type(error).__name__}: {lines[0]}".rstrip(": ")
     return Mishap(text[:_LONGEST_REASON], memory=False)

@@ -208,6 +208,8 @@ STATES = {
     "40001": True,  # serialization failure
     "40P01": True,  # deadlock
     "55P03": True,  # lock not available
+    "57014": True,  # longer than the server lets a statement take
+    "25006": True,  # a standby, until the address is the new primary's
     "28P01": False,  # wrong password
     "3D000": False,  # no such database
     "42501": False,  # no right

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -48,6 +50,31 @@ def test_a_result_comes_back_as_it_was_to_the_last_bit(tmp_path: Path) -> None:
     spool.put(RESULT)
     spool.drop(RESULT.trial_id)
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_locks_of_a_network_disk_are_taken_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS an exclusive lock of a file that is open to read is refused (EBADF)."""
+    lock = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "die"], check=False)
+    assert done.returncode == -9
+    assert [result.trial_id for result in Spool(tmp_path).abandoned()] == [17]
+
+    def no_locks(descriptor: int, operation: int) -> None:
+        del descriptor, operation
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert list(Spool(tmp_path).abandoned()) == []
 
 
 def test_a_result_of_a_killed_process_is_found_and_one_of_a_living_one_is_left(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psycopg
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -360,6 +361,19 @@ def test_one_process_at_a_time_is_alone(url: str) -> None:
         assert process.stdout.readline() == "in\n"
         assert process.wait(60) == 0
         process.stdout.close()
+
+
+def test_a_state_says_more_than_the_words_beside_it(storage: Storage) -> None:
+    class Said(psycopg.OperationalError):
+        sqlstate = "57014"
+
+    error = sa.exc.OperationalError(
+        "SELECT 1", {}, Said("canceling statement due to statement timeout")
+    )
+    address = storage.address.__class__("postgresql://h/d", "x", None, {})
+    assert "locked" in str(explain(error, address))
+    Said.sqlstate = "25006"
+    assert "standby" in str(explain(error, address))
 
 
 def test_an_unknown_error_shows_its_first_line_without_secrets(storage: Storage) -> None:

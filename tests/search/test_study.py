@@ -425,6 +425,14 @@ def test_a_trial_that_no_slot_knows_is_retired(
     assert found._trial_id == rightful._trial_id
 
 
+def test_a_trial_that_somebody_asked_optuna_for_is_theirs(
+    storage: Storage, study: optuna.Study
+) -> None:
+    asked = study.ask()
+    assert surplus_trials(study, storage.ledger.slots(study._study_id)) == []
+    study.tell(asked, 0.5)
+
+
 def test_the_first_trial_of_a_slot_is_found_whatever_became_of_it(
     study: optuna.Study, definition: StudyDefinition
 ) -> None:

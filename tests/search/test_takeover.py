@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 
 import hpo.search.berths
 import hpo.search.worker
+import hpo.space
 from hpo.definition import StudyDefinition, load_definition
 from hpo.errors import TrainingError
 from hpo.search.halt import halt, halted, judged, lift
@@ -28,9 +30,11 @@ from hpo.search.state_folder import state_folder
 from hpo.search.status import read_status
 from hpo.search.storage import Storage, open_storage
 from hpo.search.study import create_or_resume, load, retire, start_trial
+from hpo.search.troubles import TROUBLES
 from hpo.search.worker import WorkerOptions, build_crew, run_worker
 from hpo.training.fit import Ending
 from hpo.training.history import EpochRecord
+from hpo.training.mishaps import DeviceLost
 from hpo.training.population import Member, Population
 from hpo.training.task import Split, prepare
 
@@ -115,6 +119,56 @@ def test_a_slot_that_was_lost_and_claimed_again_is_its_holders_own(search: Searc
         (again,) = ledger.claim(study_id, OTHER, 1, 600.0)
         assert again.id == slot.id
         assert keeper.lost_slots() == frozenset()
+
+
+def test_who_loses_the_device_leaves_its_trials_to_be_taken_over(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handed back, a trial that always loses it would come again and again without a count."""
+
+    def lose(*_: object) -> None:
+        raise DeviceLost("the device is lost (illegal memory access); start the worker again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Population, "run_epoch", lose)
+        with pytest.raises(DeviceLost):
+            search.run(Watcher())
+    [held] = [row for row in search.storage.ledger.slots(search.study._study_id) if row.holder]
+    assert held.trial_id is not None
+    search.change(holder=OTHER, expires=0.0)  # its process is dead
+    assert search.run(Watcher())
+    assert search.study.trials[0].user_attrs[TROUBLES]["deaths"] == 1
+
+
+def test_no_memory_to_save_trials_ends_nobody(
+    search: Search, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Population, "snapshot", short)
+    assert search.run(Watcher())
+    assert "no memory to save" in caplog.text
+
+
+def test_who_froze_in_the_midst_of_a_draw_does_not_train_anothers_trial(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, seconds = hpo.space.draw, iter([1.5])
+
+    def slowly(*arguments: Any) -> Any:
+        found = draw(*arguments)
+        if pause := next(seconds, 0.0):
+            search.change(holder=OTHER, expires=1e12)
+            time.sleep(pause)
+            threading.Timer(1.0, lambda: search.change(holder=None, expires=None)).start()
+        return found
+
+    monkeypatch.setattr(hpo.space, "draw", slowly)
+    watcher = Watcher()
+    assert search.run(watcher, WorkerOptions(population=1, lease=2.0))
+    assert sorted(watcher.told) == [0, 1, 2]
+    assert watcher.epochs == 3 * 3
 
 
 def test_a_worker_that_lost_its_trial_and_got_it_back_finishes_it(search: Search) -> None:
