@@ -3,6 +3,7 @@
     HpoError                 1   something failed
     +-- UsageError           2   the command line asks for what cannot be
     |   +-- DefinitionError  2   a study file is wrong; carries every problem found
+    |   +-- NoStudyError     2   there is no study of this name
     +-- DataError            1   a dataset is missing, damaged or foreign
     +-- TrainingError        1   a search or a retrain cannot go on
     +-- StorageError        69   the database cannot be reached or used
@@ -22,6 +23,7 @@ __all__ = [
     "FileError",
     "HpoError",
     "Interrupted",
+    "NoStudyError",
     "StorageError",
     "TrainingError",
     "UsageError",
@@ -50,6 +52,10 @@ class DefinitionError(UsageError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class NoStudyError(UsageError):
+    """There is no study of this name, or no file at this path."""
 
 
 class DataError(HpoError):

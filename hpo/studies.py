@@ -1,7 +1,8 @@
 """Finding study files, by name or by path; and what a study may be called.
 
 A name is looked up as `./studies/NAME.yaml` first, then among the studies that the package
-ships. It never leaves these two folders; a path goes wherever the user points it.
+ships. It never leaves these two folders; a path goes wherever the user points it. What stands in
+`./studies` and cannot serve is an error, and never passed over for what the package ships.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
-from hpo.errors import FileError, UsageError
+from hpo.errors import FileError, NoStudyError, UsageError
 
 __all__ = ["StudyFile", "available", "find", "is_path", "valid_name"]
 
@@ -54,7 +56,8 @@ def find(name_or_path: str) -> Path:
         name_or_path: a name, or a path as `is_path` has it.
 
     Raises:
-        UsageError: there is no such study; the message says which there are.
+        NoStudyError: there is no such study; the message says which there are.
+        UsageError: this cannot be a name, or is that of a link that a name does not follow.
     """
     if is_path(name_or_path):
         return _existing(name_or_path)
@@ -63,7 +66,9 @@ def find(name_or_path: str) -> Path:
         file = folder / f"{name_or_path}.yaml"
         if _lies_in(folder, file):
             return file
-    raise UsageError(f"there is no study `{name_or_path}`{_those_there_are(name_or_path)}")
+        if file.is_symlink():
+            raise UsageError(_why_not_followed(file))
+    raise NoStudyError(f"there is no study `{name_or_path}`{_those_there_are(name_or_path)}")
 
 
 def is_path(name_or_path: str) -> bool:
@@ -106,16 +111,25 @@ def _existing(text: str) -> Path:
     except OSError:  # too long a name
         there = False
     if not there:
-        raise UsageError(f"there is no file {_short(text)}{_those_there_are(path.stem)}")
+        raise NoStudyError(f"there is no file {_short(text)}{_those_there_are(path.stem)}")
     return path
 
 
 def _lies_in(folder: Path, file: Path) -> bool:
     """Whether `file` is a file in `folder`, and not a link out of it."""
     try:
-        return file.is_file() and file.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
+        there = S_ISREG(file.stat().st_mode)
+        return there and file.resolve().is_relative_to(folder.resolve())
+    except PermissionError:  # for whoever reads the file to say
+        return True
+    except (OSError, RuntimeError):  # nothing is there, or a loop of links
         return False
+
+
+def _why_not_followed(link: Path) -> str:
+    if link.is_file():
+        return f"{link} is a link out of its folder; give its path"
+    return f"{link} is a link to no file; mend it, or remove it"
 
 
 def _is_name(text: str) -> bool:

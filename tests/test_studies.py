@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -87,13 +91,49 @@ def test_a_name_does_not_follow_a_link_out_of_the_folder(here: Path) -> None:
     (folder / "loop.yaml").symlink_to("loop.yaml")
     (folder / "real.yaml").write_text("# real\n")
     (folder / "within.yaml").symlink_to("real.yaml")
-    for name in ("out", "loop"):
-        with pytest.raises(UsageError, match=f"there is no study `{name}`"):
+    # These two have a shipped study's name, which must not be taken for them.
+    (folder / "digits.yaml").symlink_to("gone.yaml")
+    (folder / "mnist.yaml").symlink_to(here / "secret.yaml")
+    for name, what in (
+        ("out", "a link out of its folder; give its path"),
+        ("mnist", "a link out of its folder; give its path"),
+        ("loop", "a link to no file; mend it, or remove it"),
+        ("digits", "a link to no file; mend it, or remove it"),
+    ):
+        with pytest.raises(UsageError, match=f"^studies/{name}.yaml is {what}$"):
             studies.find(name)
     assert studies.find("within") == Path("studies/within.yaml")
     names = [study.name for study in studies.available()]
     assert names == sorted([*SHIPPED, "real", "within"])
     assert studies.find("studies/out.yaml") == Path("studies/out.yaml")  # a path is one's own
+
+
+def test_a_study_that_may_not_be_read_is_not_passed_over_for_a_shipped_one() -> None:
+    """As another user than root, whom no permission stops, in a folder that is not pytest's."""
+    code = (
+        "import os\n"
+        "from hpo import studies\n"
+        "from hpo.definition import load_definition\n"
+        "from hpo.errors import FileError\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "try:\n"
+        "    print(load_definition(studies.find('mnist')))\n"
+        "except FileError as error:\n"
+        "    print(error)\n"
+    )
+    here = Path(tempfile.mkdtemp(prefix="hpo-test-"))
+    try:
+        here.chmod(0o755)
+        (here / "studies").mkdir()
+        (here / "studies" / "mnist.yaml").write_text("# mine\n")
+        (here / "studies").chmod(0o444)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    finally:
+        (here / "studies").chmod(0o755)
+        shutil.rmtree(here)
+    sentence = "studies/mnist.yaml: the file cannot be read (Permission denied)\n"
+    assert done.stdout == sentence, done.stderr
 
 
 def test_paths(here: Path) -> None:

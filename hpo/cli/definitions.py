@@ -30,15 +30,16 @@ def find_definition(
 
     Raises:
         DefinitionError, UsageError: it is not valid, or there is none.
-        StorageError, FileError: there is no file, and the database cannot be used.
+        StorageError: there is no file, and the database cannot be used.
+        FileError: the file or the database cannot be read.
     """
     from hpo import grid, studies
     from hpo.definition import change_definition, load_definition
-    from hpo.errors import UsageError
+    from hpo.errors import NoStudyError
 
     try:
         path = studies.find(study)
-    except UsageError:
+    except NoStudyError:
         stored = stored_definition(study, url)
         if stored is None:
             raise

@@ -18,7 +18,7 @@ from hpo.cli.options import (
     StorageUrl,
     storage_url,
 )
-from hpo.errors import DefinitionError, UsageError
+from hpo.errors import DefinitionError, NoStudyError, UsageError
 
 if TYPE_CHECKING:
     from hpo.definition import StudyDefinition
@@ -108,7 +108,7 @@ def show(
     url = storage_url(storage)
     try:
         path = studies.find(name)
-    except UsageError:
+    except NoStudyError:
         definition = stored_definition(name, url)
         if definition is None:
             raise
@@ -192,16 +192,12 @@ def _verdict(name: str, overrides: list[str]) -> str:
     Raises:
         DefinitionError, UsageError: it is not valid, or there is none.
     """
-    from hpo import data, space, studies
+    from hpo import space, studies
     from hpo.cli.definitions import unsuitable
     from hpo.definition import load_definition
 
     path = studies.find(name)
     definition = load_definition(path, overrides, judge=unsuitable)
-    try:
-        data.describe(definition.dataset.name)
-    except UsageError as error:
-        raise DefinitionError([f"{path}: dataset.name: {error}"]) from None
     if definition.variations:
         return f"{path}: valid, {len(definition.variations)} variations, each trained once"
     size = space.cardinality(definition)

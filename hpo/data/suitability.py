@@ -16,15 +16,13 @@ __all__ = ["unsuitable"]
 def unsuitable(definition: StudyDefinition) -> list[Problem]:
     """What is wrong, each with its place in the study; for `load_definition` and others.
 
-    A dataset that nobody knows is told by whoever looks for its rows.
-
     Raises:
         DataError: the package that brings the dataset is broken.
     """
     try:
         about = describe(definition.dataset.name)
-    except UsageError:
-        return []
+    except UsageError as error:
+        return [Problem(("dataset", "name"), str(error))]
     problems = _misfit_metrics(definition, about)
     if definition.dataset.augment and len(about.shape) == 1:
         count = about.shape[0]
@@ -57,9 +55,13 @@ def _too_few_rows(definition: StudyDefinition, about: DatasetInfo) -> list[Probl
                 "choose a smaller batch"
             )
             problems.append(Problem(_path(definition, place, "batch_size"), sentence))
-    if definition.search.metric == "r2" and min(len(validation) for _, validation in parts) < 2:
+    if min(len(validation) for _, validation in parts) < 2:
         sentence = "r2 compares with the spread of the validation rows, and one row has none"
-        problems.append(Problem(("search", "metric"), f"{sentence}; hold more out"))
+        problems += [
+            Problem(path, f"{sentence}; hold more out")
+            for path, metric in _asked_metrics(definition)
+            if metric == "r2"
+        ]
     return problems
 
 
@@ -67,21 +69,26 @@ def _misfit_metrics(definition: StudyDefinition, about: DatasetInfo) -> list[Pro
     """The metrics that the dataset's rows do not have."""
     fitting = REGRESSION if about.targets else CLASSIFICATION
     what = "targets" if about.targets else "classes"
-    asked: list[tuple[KeyPath, str]] = [(("search", "metric"), definition.search.metric)]
-    for place, run in enumerate(definition.runs):
-        stopping = run.training.early_stopping
-        if stopping is not None and stopping.metric is not None:
-            path = _path(definition, place, "early_stopping", "metric")
-            asked.append((path, stopping.metric))
     return [
         Problem(
             path,
             f"{metric} does not fit {about.name}, which has {what}; "
             f"write one of {', '.join(fitting)}",
         )
-        for path, metric in dict.fromkeys(asked)
+        for path, metric in _asked_metrics(definition)
         if metric not in fitting
     ]
+
+
+def _asked_metrics(definition: StudyDefinition) -> list[tuple[KeyPath, str]]:
+    """The metrics that a study names, to search or to stop by, each with its place."""
+    asked: list[tuple[KeyPath, str]] = [(("search", "metric"), definition.search.metric)]
+    for place, run in enumerate(definition.runs):
+        stopping = run.training.early_stopping
+        if stopping is not None and stopping.metric is not None:
+            path = _path(definition, place, "early_stopping", "metric")
+            asked.append((path, stopping.metric))
+    return list(dict.fromkeys(asked))
 
 
 def _path(definition: StudyDefinition, place: int, key: str, *below: str) -> KeyPath:

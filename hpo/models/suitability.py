@@ -17,18 +17,16 @@ __all__ = ["unsuitable"]
 def unsuitable(definition: StudyDefinition) -> list[Problem]:
     """What is wrong, each with its place in the study; for `load_definition` and others.
 
-    A dataset that nobody knows is told by whoever looks for its rows.
-
     Raises:
         DataError: the package that brings the dataset is broken.
     """
     dataset = definition.dataset.name
+    found = [*suitability.unsuitable(definition), *_lone_rows(definition)]
     try:
         shape = describe(dataset).shape
-    except UsageError:
-        return []
-    found = [*suitability.unsuitable(definition), *misfits(definition.model, shape, dataset)]
-    found += _lone_rows(definition)
+    except UsageError:  # told already, as a problem of its own
+        return found
+    found += misfits(definition.model, shape, dataset)
     for place, _ in enumerate(definition.variations):
         of_run = misfits(definition.runs[place].model, shape, dataset)
         found += [

@@ -97,6 +97,18 @@ def test_show_reads_what_only_the_database_holds(run: Run, database: str, tmp_pa
     assert load_definition(file) == StudyDefinition.from_json(whole)
 
 
+def test_a_link_out_of_the_folder_is_not_passed_over_for_the_stored_study(
+    run: Run, database: str
+) -> None:
+    Path("studies").mkdir()
+    Path("studies/loss.yaml").symlink_to(STUDY)
+    commands: list[tuple[str, ...]] = [("studies", "show"), ("optimize", "--dry-run", "--study")]
+    for command in commands:
+        done = run(*command, "loss", "--storage", database)
+        assert (done.code, done.out) == (2, "")
+        assert done.err == "hpo: studies/loss.yaml is a link out of its folder; give its path\n"
+
+
 @pytest.mark.parametrize("name", ["mnits", "../x", "", "-rf", "no/such.yaml"])
 def test_show_refuses_what_is_not_there(run: Run, name: str) -> None:
     done = run("studies", "show", "--", name)
@@ -177,7 +189,13 @@ def test_validate_heeds_set(run: Run, own: Path) -> None:
 def test_validate_knows_which_datasets_there_are(run: Run, own: Path) -> None:
     done = run("studies", "validate", str(own), "--set", "dataset.name=mnits")
     assert done.code == 2
-    assert done.err.startswith(f"hpo: {own}: dataset.name: there is no dataset 'mnits'")
+    assert done.err.startswith("hpo: --set dataset.name: there is no dataset 'mnits'; there are")
+    assert done.err.endswith("did you mean mnist?\n")
+    assert done.err.count("there is no dataset") == 1
+    own.write_text(own.read_text().replace("name: digits", "name: digitz"))
+    line = own.read_text().split("name: digitz")[0].count("\n") + 1
+    done = run("studies", "validate", str(own))
+    assert done.err.startswith(f"hpo: {own}:{line}: dataset.name: there is no dataset 'digitz'")
 
 
 def test_schema_is_json(run: Run) -> None:

@@ -244,6 +244,16 @@ def test_what_the_rows_are_too_few_for_is_refused_with_its_line(
     assert refused(wave, DIGITS.replace(old, new)) == f"{message}\n"
 
 
+def test_a_dataset_that_nobody_knows_is_told_with_its_line_beside_the_rest(wave: Path) -> None:
+    text = DIGITS.replace("digits", "digitz").replace("[2, 20]", "[1, 20]")
+    first, second = refused(wave, text).splitlines()
+    assert first.startswith("2: dataset.name: there is no dataset 'digitz'; there are digits, ")
+    assert first.endswith("did you mean digits?")
+    assert second.startswith(f"hpo: {wave}:5: training.batch_size: batch norm of `cnn` needs two")
+    with pytest.raises(DefinitionError, match=r"study wave: dataset\.name: there is no dataset"):
+        prepare(load_definition(wave))
+
+
 MLP = "{mlp: {layers: {int: [0, 2]}, width: 8, batch_norm: {choice: [true, false]}}}"
 
 
@@ -289,6 +299,25 @@ def test_one_row_has_no_spread_to_compare_with(wave: Path) -> None:
     text = REGRESSION.replace("metric: rmse", "metric: r2").replace("0.2}", "0.0001}")
     assert "6: search.metric: r2 compares with the spread of the validation rows" in (
         f"{refused(wave, text)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stopping", "rest", "place"),
+    [
+        ("{patience: 1, metric: r2}", "", "5: training.early_stopping.metric"),
+        (
+            "{patience: 1, metric: mae}",
+            "variations:\n  - {}\n  - {training.early_stopping.metric: r2}\n",
+            "9: variations[1]",
+        ),
+    ],
+)
+def test_nor_has_it_any_to_stop_by(wave: Path, stopping: str, rest: str, place: str) -> None:
+    text = (WITHOUT_TRIALS + rest).replace("epochs: 1", f"epochs: 1, early_stopping: {stopping}")
+    sentence = "r2 compares with the spread of the validation rows, and one row has none"
+    assert (
+        refused(wave, text.replace("0.2}", "0.0001}")) == f"{place}: {sentence}; hold more out\n"
     )
 
 
