@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hpo.cli.options import DATA_PANEL, Format, OutputFormat
-from hpo.errors import DataError, UsageError
+from hpo.errors import DataError, FileError, UsageError
 
 __all__ = ["register"]
 
@@ -31,23 +31,28 @@ def list_datasets(output: OutputFormat = Format.TABLE) -> None:
     """The datasets that a study may name, and whether their files are here.
 
     The data folder is HPO_DATA, or hpo in the user's cache. What is not present is fetched by
-    the command that needs it first.
+    the command that needs it first. What cannot be read is left out with a warning, and then the
+    exit code is 74.
     """
     from hpo import data
     from hpo.cli import rendering
 
-    rows = []
+    data.data_folder()  # one that there cannot be is told once, and not of every dataset
+    rows, unreadable = [], False
     for name in data.names():
         try:
             rows.append(_row(name))
-        except DataError as error:  # of another package; the others are still of use
+        except (DataError, FileError) as error:  # the others are still of use
             _log.warning("%s", error)
+            unreadable = unreadable or isinstance(error, FileError)
     if output is Format.JSON:
         rendering.write_json(rows)
     elif output is Format.CSV:
         rendering.write_csv(rows, _LIST)
     else:
-        rendering.write_rows(rows, _TABLE, "there is no dataset")
+        rendering.write_rows(rows, _TABLE, "no dataset can be read")
+    if unreadable:
+        raise typer.Exit(FileError.exit_code)
 
 
 def fetch(

@@ -156,7 +156,11 @@ def _product(device: torch.device) -> Finding:
 def _data() -> Iterator[Finding]:
     from hpo import data
 
-    folder = data.data_folder()
+    try:
+        folder = data.data_folder()
+    except FileError as error:
+        yield _refused("data folder", error)
+        return
     there = "" if os.access(folder, os.F_OK) else " (not there yet)"
     yield Finding("data folder", "ok", f"{folder}{there}")
     for name in data.names():

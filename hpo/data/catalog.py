@@ -52,7 +52,7 @@ def describe(name: str) -> DatasetInfo:
         UsageError: there is no such dataset; the message lists those there are.
         DataError: the package that brings it is broken.
     """
-    return _find(name).info
+    return _info(name, _find(name))
 
 
 def status(name: str) -> DatasetStatus:
@@ -140,7 +140,7 @@ def load_test(name: str, kind: type[Any] = LabelledRows, *, fetch: bool = True) 
 
 def _load(name: str, kind: type[Rows], part: Part, *, fetch_missing: bool) -> Rows:
     dataset, folder = _find(name), _folder(name)
-    own = kind_of(dataset.info)
+    own = kind_of(_info(name, dataset))
     if own is not kind:
         raise UsageError(f"{name} has {own.__name__}, not {kind.__name__}")
     if fetch_missing and _guarded(name, dataset.missing, folder, part):
@@ -151,10 +151,15 @@ def _load(name: str, kind: type[Rows], part: Part, *, fetch_missing: bool) -> Ro
 def _load_part(name: str, dataset: Dataset, part: Part) -> Rows:
     load = dataset.load_test if part == "test" else dataset.load_train
     rows = _guarded(name, load, _folder(name))
-    info = dataset.info
+    info = _info(name, dataset)
     n = info.n_test if part == "test" else info.n_train
     check_rows(rows, n, info, f"{name} ({part})")
     return rows
+
+
+def _info(name: str, dataset: Dataset) -> DatasetInfo:
+    """The description, which may be made anew at each look."""
+    return _guarded(name, lambda: dataset.info)
 
 
 def _folder(name: str) -> Path:
@@ -186,13 +191,14 @@ def _made(name: str, offer: EntryPoint) -> Dataset:
         dataset: Dataset = offer.load()()
         return dataset
 
-    dataset = _guarded(f"{name} of the {_package(offer)}", make)
-    broken = f"the dataset {name} of the {_package(offer)} is broken:"
+    label = f"{name} of the {_package(offer)}"
+    dataset = _guarded(label, make)
+    broken = f"the dataset {label} is broken:"
     methods = ("missing", "fetch", "load_train", "load_test")
     lacking = [method for method in methods if not callable(getattr(dataset, method, None))]
     if lacking:
         raise DataError(f"{broken} it has no {', '.join(lacking)}")
-    info = getattr(dataset, "info", None)
+    info: object = _guarded(label, lambda: dataset.info)
     if not isinstance(info, DatasetInfo):
         raise DataError(f"{broken} its info is {type(info).__name__}, not DatasetInfo")
     if info.name != name:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from hpo import files
+from hpo import files, folders
 from hpo.errors import FileError
 
 _REMEDY = "make room there, or point HPO_DATA at a folder that can be written"
@@ -22,10 +21,13 @@ def data_folder() -> Path:
     """Return the data folder: `HPO_DATA`, or `hpo` in the user's cache. It may not exist yet.
 
     It holds one subfolder a dataset.
+
+    Raises:
+        FileError: `HPO_DATA` names the home of nobody.
     """
-    chosen = os.environ.get("HPO_DATA")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
+    chosen = folders.chosen_folder("HPO_DATA")
+    if chosen is not None:
+        return chosen
     from platformdirs import user_cache_path
 
     return user_cache_path("hpo", appauthor=False).absolute()

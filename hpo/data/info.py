@@ -16,8 +16,8 @@ class DatasetInfo:
         classes: how many; labels are `0..classes-1`. 0 where targets are to be predicted.
         shape: of one row: `(height, width)` or `(channels, height, width)` of an image, or
             `(features,)`.
-        n_train: rows in the training part.
-        n_test: rows in the test part.
+        n_train: rows in the training part, at least one.
+        n_test: rows in the test part, at least one.
         origin: whom it comes from, one line.
         licence: under which it may be used.
         targets: numbers to predict for each row; 0 where it has a class.
@@ -42,6 +42,16 @@ class DatasetInfo:
                 f"the rows of {self.name} must be of the shape (features,), (height, width) or "
                 "(channels, height, width)"
             )
+        if min(self.shape) < 1:
+            raise ValueError(
+                f"the rows of {self.name} must have a length of 1 or more along each axis, "
+                f"not {self.shape}"
+            )
+        for part, rows in (("training", self.n_train), ("test", self.n_test)):
+            if rows < 1:
+                raise ValueError(
+                    f"the dataset {self.name} must have 1 {part} row or more, not {rows}"
+                )
 
     @property
     def outputs(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 from hpo.data.augment import Augmentation
 from hpo.data.rows import LabelledRows
 
-__all__ = ["ImageTensors", "Normalization"]
+__all__ = ["ImageTensors", "Normalization", "tensor_of"]
 
 _CHUNK = 4096
 
@@ -64,14 +64,14 @@ class ImageTensors:
     def __init__(self, rows: LabelledRows, device: torch.device) -> None:
         # Formats that go down the columns are turned batch by batch: the file stays mapped.
         self._turned = _by_columns(rows.images)
-        stored = _tensor(rows.images.swapaxes(-1, -2) if self._turned else rows.images)
+        stored = tensor_of(rows.images.swapaxes(-1, -2) if self._turned else rows.images)
         if stored.ndim == 2:  # no images: each number is a channel, and normalised by itself
             stored = stored[:, :, None, None]
         elif stored.ndim == 3:
             stored = stored.unsqueeze(1)
         self._stored = stored.to(device)
         self.images = self._stored.transpose(2, 3) if self._turned else self._stored
-        self.labels = _tensor(rows.labels).to(device)
+        self.labels = tensor_of(rows.labels).to(device)
         self.device = device
         self.features = stored[0].numel()
         self.shape = tuple(self.images.shape[1:])
@@ -143,7 +143,7 @@ def _by_columns(images: NDArray[Any]) -> bool:
     return not images.flags.c_contiguous and bool(turned)
 
 
-def _tensor(array: NDArray[Any]) -> Tensor:
+def tensor_of(array: NDArray[Any]) -> Tensor:
     """A tensor over the array's own memory; copied only where torch has no such strides."""
     with warnings.catch_warnings():
         # A dataset of somebody's own may be read-only; nothing here writes to it.

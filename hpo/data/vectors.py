@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpo.data.augment import Augmentation
 from hpo.data.rows import MeasuredRows, Rows
-from hpo.data.tensors import ImageTensors, Normalization
+from hpo.data.tensors import ImageTensors, Normalization, tensor_of
 
 __all__ = ["Examples", "VectorTensors", "on_device"]
 
@@ -29,8 +29,8 @@ class VectorTensors:
     """
 
     def __init__(self, rows: MeasuredRows, device: torch.device) -> None:
-        self.inputs = torch.from_numpy(rows.inputs).to(device)
-        self.targets = torch.from_numpy(rows.targets).to(device)
+        self.inputs = tensor_of(rows.inputs).to(device)
+        self.targets = tensor_of(rows.targets).to(device)
         self.device = device
         self.features = self.inputs.shape[1]
         self.shape = (self.features,)

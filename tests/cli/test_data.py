@@ -47,6 +47,28 @@ def test_list_as_csv_and_as_a_table(run: Run) -> None:
     assert "70000" in table
 
 
+def test_a_dataset_that_cannot_be_read_leaves_the_others_listed(run: Run, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "mnist").symlink_to("mnist")
+    for shape in ("json", "csv", "table"):
+        done = run("data", "list", "--format", shape)
+        assert done.code == 74
+        assert "fashion_mnist" in done.out
+        assert f"{folder}/mnist" not in done.out
+        assert f"{folder}/mnist: " in done.err
+        assert done.err.count("\n") == 1
+
+
+def test_a_data_folder_that_there_cannot_be_is_told_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPO_DATA", "~nosuch-user/d")
+    done = run("data", "list")
+    assert (done.code, done.out) == (74, "")
+    assert done.err.startswith("hpo: HPO_DATA: there is no home folder for '~nosuch-user/d'; ")
+    assert done.err.count("\n") == 1
+
+
 def test_fetch_prints_the_folder_and_says_what_happened(run: Run, folder: Path) -> None:
     done = run("data", "fetch", "digits", "digits")
     assert (done.code, done.out) == (0, f"{folder / 'digits'}\n")

@@ -126,6 +126,18 @@ def test_a_data_folder_that_cannot_be_read_is_an_error_with_advice(
     assert run("data", "list").code == 74
 
 
+def test_a_data_folder_in_the_home_of_nobody_is_an_error_with_advice(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPO_DATA", "~nosuch-user/d")
+    found = findings(run, code=1)
+    assert (
+        found["data folder"]["found"] == "HPO_DATA: there is no home folder for '~nosuch-user/d'"
+    )
+    assert found["data folder"]["advice"].startswith("write the whole path")
+    assert found["storage"]["state"] == "ok"
+
+
 def test_a_table_for_people(run: Run) -> None:
     done = run("doctor", "--storage", "sqlite:///nowhere/hpo.db")
     assert done.code == 1

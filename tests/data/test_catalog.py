@@ -10,7 +10,8 @@ import pytest
 
 import hpo.data
 from hpo.data import DatasetInfo, LabelledRows
-from hpo.errors import DataError, UsageError
+from hpo.errors import DataError, FileError, UsageError
+from tests.commands import here
 
 from .conftest import Offer, Tiny
 
@@ -66,6 +67,15 @@ def test_the_data_folder_is_chosen_by_the_environment(
     monkeypatch.setenv("HPO_DATA", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert hpo.data.data_folder() == tmp_path / "cache" / "hpo"
+
+
+def test_a_data_folder_in_the_home_of_nobody_is_an_error_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HPO_DATA", "~nosuch-user/d")
+    for ask in (hpo.data.data_folder, lambda: hpo.data.status("digits")):
+        with pytest.raises(FileError, match=r"^HPO_DATA: there is no home folder for '~nosuch-u"):
+            ask()
 
 
 class Custom:
@@ -135,6 +145,11 @@ def _raises() -> None:
         (lambda: Custom(info="a string"), "info is str, not DatasetInfo"),
         (lambda: Custom(info=DatasetInfo("b", 3, (4, 4), 6, 2, "", "")), "calls itself b"),
         (lambda: DatasetInfo("ours", 3, (4, 1, 4, 4), 6, 2, "", ""), "must be of the shape (f"),
+        (lambda: DatasetInfo("ours", 3, (), 6, 2, "", ""), "must be of the shape (f"),
+        (lambda: DatasetInfo("ours", 3, (4, 0), 6, 2, "", ""), "each axis, not (4, 0)"),
+        (lambda: DatasetInfo("ours", 3, (4, 4), 0, 2, "", ""), "1 training row or more, not 0"),
+        (lambda: DatasetInfo("ours", 3, (4, 4), 6, 0, "", ""), "1 test row or more, not 0"),
+        (lambda: DatasetInfo("ours", 3, (4, 4), 6, -1, "", ""), "1 test row or more, not -1"),
     ],
 )
 def test_a_broken_offer_is_one_error_and_only_when_asked(
@@ -146,6 +161,46 @@ def test_a_broken_offer_is_one_error_and_only_when_asked(
     with pytest.raises(DataError) as caught:
         hpo.data.load_train("ours")
     assert message in str(caught.value)
+
+
+class Moody:
+    """A dataset whose description fails after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks, self._rest = looks, Custom()
+
+    @property
+    def info(self) -> DatasetInfo:
+        self._looks -= 1
+        if self._looks < 0:
+            raise RuntimeError("no luck")
+        return self._rest.info
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rest, name)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_a_description_that_fails_is_one_error_that_names_the_dataset(
+    offer: Offer, data_home: Path, looks: int
+) -> None:
+    offer("ours", lambda: Moody(looks))
+    with pytest.raises(DataError, match=r"the dataset ours.* failed: RuntimeError: no luck"):
+        hpo.data.load_train("ours")
+    if looks < 2:
+        with pytest.raises(DataError, match=r"the dataset ours.* failed: RuntimeError: no luck"):
+            hpo.data.describe("ours")
+
+
+def test_the_other_datasets_are_listed_beside_one_whose_description_fails(
+    offer: Offer, data_home: Path, tmp_path: Path
+) -> None:
+    offer("ours", lambda: Moody(0))
+    done = here(tmp_path, "data", "list")
+    assert "digits" in done.stdout
+    assert "\nours" not in done.stdout
+    sentence = "the dataset ours of the package rows_of_ours failed: RuntimeError: no luck"
+    assert sentence in done.stderr
 
 
 @pytest.mark.parametrize(

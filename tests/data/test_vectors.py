@@ -51,6 +51,19 @@ def test_batches_are_all_rows_in_order_and_leave_the_rows_as_they_are() -> None:
     assert np.array_equal(rows_of(11).inputs, rows.inputs)
 
 
+def test_arrays_as_people_bring_them() -> None:
+    """Read-only ones stay where they are, without a warning; turned ones are read rightly."""
+    rows = rows_of(6)
+    rows.inputs.setflags(write=False)
+    rows.targets.setflags(write=False)
+    examples = VectorTensors(rows, CPU)
+    assert examples.inputs.data_ptr() == rows.inputs.ctypes.data
+    assert examples.targets.data_ptr() == rows.targets.ctypes.data
+    examples = VectorTensors(MeasuredRows(rows.inputs[::-1], rows.targets[::-1, ::-1]), CPU)
+    assert np.array_equal(examples.inputs.numpy(), rows.inputs[::-1])
+    assert np.array_equal(examples.targets.numpy(), rows.targets[::-1, ::-1])
+
+
 def test_each_kind_of_rows_gets_its_tensors() -> None:
     measured = on_device(rows_of(3), CPU)
     assert isinstance(measured, VectorTensors)
