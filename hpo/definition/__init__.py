@@ -1,6 +1,7 @@
 """A study's YAML, read, checked and turned into a `StudyDefinition`.
 
 problems.py   a sentence about a place in the file
+words.py      what a word without quotes stands for: 1e-4, 0x10, yes
 source.py     text -> plain data with lines; nothing in it can run or grow
 overrides.py  --set key.path=value
 ranges.py     ranges: {int: [1, 4]}, {float: ...}, {choice: ...}

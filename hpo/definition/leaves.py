@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from hpo.definition.problems import nearest, shown
 from hpo.definition.ranges import Choice, FloatRange, IntRange, Range, is_range
+from hpo.definition.words import resolve
 
 __all__ = ["Flag", "Leaf", "Number", "Pattern", "Word", "detail", "invalid"]
 
@@ -340,10 +341,9 @@ def _number(value: object, *, whole: bool) -> Any:
 
 
 def _looks_numeric(value: object) -> bool:
-    try:
-        return isinstance(value, str) and math.isfinite(float(value[:40]))
-    except ValueError:
-        return False
+    """Whether a word in quotes would be a number without them."""
+    number = resolve(value[:40].strip()) if isinstance(value, str) else None
+    return type(number) is int or (isinstance(number, float) and math.isfinite(number))
 
 
 def _plain(bound: float) -> str:

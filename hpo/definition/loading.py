@@ -62,7 +62,7 @@ def change_definition(
     data = json.loads(definition.to_json())
     own_name = data.pop("name")
     name = own_name if name is None else valid_name(name)
-    return _finish(parse(json.dumps(data)), overrides, name, f"study {own_name}", judge)
+    return _finish(Parsed(data), overrides, name, f"study {own_name}", judge)
 
 
 def json_schema() -> dict[str, Any]:
@@ -72,8 +72,12 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "hpo study"
     del schema["properties"]["name"]
     schema["required"].remove("name")
-    without_null: dict[str, Any] = _without_null(schema)
-    return without_null
+    # Their readers take a key with nothing below it as one that is left out.
+    for section in (schema, schema["$defs"]["DatasetSection"]):
+        for key, form in section["properties"].items():
+            if key not in section["required"]:
+                section["properties"][key] = _or_null(form)
+    return schema
 
 
 def _finish(
@@ -93,18 +97,14 @@ def _finish(
     return definition
 
 
-def _without_null(schema: Any) -> Any:
-    """A key that may be left out is still never null where it stands."""
-    if isinstance(schema, list):
-        return [_without_null(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    forms = schema.get("anyOf", [])
-    if {"type": "null"} in forms:
-        forms = [form for form in forms if form != {"type": "null"}]
-        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
-        schema = {**schema, **forms[0]} if len(forms) == 1 else {**schema, "anyOf": forms}
-    return {key: _without_null(value) for key, value in schema.items()}
+def _or_null(form: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a value that may be null, too."""
+    null = {"type": "null"}
+    if null in form.get("anyOf", []):
+        return form
+    about = {key: value for key, value in form.items() if key in ("default", "title")}
+    value = {key: form[key] for key in form if key not in about}
+    return {**about, "anyOf": [value, null]}
 
 
 def _name_from(path: Path, parsed: Parsed) -> str:

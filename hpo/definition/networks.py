@@ -14,10 +14,11 @@ from pydantic import (
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, core_schema
+from pydantic_core import ErrorDetails, InitErrorDetails, core_schema
 
 from hpo.definition.families import CnnSection, FamilySection, NumpyCnnSection
 from hpo.definition.kinds import (
@@ -144,20 +145,26 @@ class ModelSection(ChoiceOfOne):
 
     @classmethod
     def prepared(cls, data: dict[str, Any] | str) -> Any:
-        """What stands under a name of one's own is read as the family's."""
+        """What stands under a name of one's own goes to `named`.
+
+        So does a key `named`, which no file may have, to be refused there.
+        """
         data = super().prepared(data)
         if isinstance(data, str):
             return data
-        families: dict[str, Any] = {}
+        own = {key: data[key] for key in data if key == "named" or _NAMED.fullmatch(str(key))}
+        families = {key: value for key, value in data.items() if key not in own}
+        return {**families, "named": own} if own else families
+
+    @field_validator("named", mode="before")
+    @classmethod
+    def _read_as_their_families(cls, own: dict[str, Any]) -> tuple[tuple[str, FamilySection], ...]:
         named: dict[str, FamilySection] = {}
         problems: list[InitErrorDetails] = []
-        for key, value in data.items():
-            match = _NAMED.fullmatch(str(key))
-            if key == "named":  # no key of a file's
-                problems.append(detail(cls._unknown(key), key))
-                continue
+        for key, value in own.items():
+            match = _NAMED.fullmatch(key)
             if match is None:
-                families[key] = value
+                problems.append(detail(cls._unknown(key), key))
                 continue
             try:
                 named[key] = _FAMILIES[match[1]].model_validate(value)
@@ -166,7 +173,13 @@ class ModelSection(ChoiceOfOne):
                 problems += [detail(line["msg"], key, *line["loc"]) for line in lines]
         if problems:
             raise invalid(problems)
-        return {**families, "named": tuple(sorted(named.items()))} if named else families
+        return tuple(sorted(named.items()))
+
+    @classmethod
+    def _plain(cls, line: ErrorDetails) -> InitErrorDetails:
+        """In a file the names stand beside the families, not below `named`."""
+        path = line["loc"]
+        return super()._plain({**line, "loc": path[1:] if path[:1] == ("named",) else path})
 
     @classmethod
     def __get_pydantic_json_schema__(

@@ -20,11 +20,20 @@ def apply(parsed: Parsed, overrides: Sequence[str]) -> None:
     for text in overrides:
         dotted, equals, value = text.partition("=")
         keys = tuple(key.strip() for key in dotted.split("."))
+        if any(map(_is_surrogate, text)):
+            label = shown(dotted) if any(map(_is_surrogate, dotted)) else dotted
+            parsed.problems.append(Problem((), "this is not UTF-8 text", label))
+            continue
         if not equals or not all(keys) or len(keys) > _MAX_KEYS:
             sentence = "write it as key.path=value, as in `--set training.epochs=3`"
             parsed.problems.append(Problem((), sentence, shown(dotted)))
             continue
         _apply_one(parsed, keys, value)
+
+
+def _is_surrogate(char: str) -> bool:
+    """Whether this stands for a byte of the command line that Python could not read."""
+    return "\ud800" <= char <= "\udfff"
 
 
 def _apply_one(parsed: Parsed, keys: KeyPath, value: str) -> None:

@@ -125,10 +125,22 @@ class ChoiceOfOne(Section):
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """At least one key."""
+        """At least one key; nothing below it where its section needs nothing."""
         found = handler.resolve_ref_schema(handler(schema))
         found["minProperties"] = 1
+        for name, section in cls._sections():
+            if not _stands_empty(section):
+                forms = found["properties"][name]["anyOf"]
+                found["properties"][name] = next(form for form in forms if "$ref" in form)
         return found
+
+    @classmethod
+    def _sections(cls) -> Iterator[tuple[str, type[Section]]]:
+        """The keys, each with what stands below it."""
+        for name, info in cls.model_fields.items():
+            for part in get_args(info.annotation):
+                if isinstance(part, type) and issubclass(part, Section):
+                    yield name, part
 
     @property
     def options(self) -> dict[str, Section]:
@@ -184,6 +196,15 @@ class ExactlyOne(ChoiceOfOne):
         if len(data) > 1:
             return [detail(f"give one {cls.noun} and no more, not {', '.join(map(shown, data))}")]
         return super().key_problems(data)
+
+
+def _stands_empty(section: type[Section]) -> bool:
+    """Whether it may have nothing in it, as `constant:` has."""
+    try:
+        section.model_validate({})
+    except ValidationError:
+        return False
+    return True
 
 
 def _listed(section: type[Section]) -> str:

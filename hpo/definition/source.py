@@ -2,13 +2,11 @@
 
 YAML is read as events, and the data is built from them here, without recursion. So there is
 no tag that constructs anything, no alias that multiplies, no depth that exhausts the stack, and
-a key given twice is seen. Words are read by the rules of YAML 1.2's core schema (`1e-4` is a
-number, `010` is ten), plus `yes`, `no`, `on` and `off`.
+a key given twice is seen. What words without quotes stand for is in `words.py`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from yaml.events import (
 )
 
 from hpo.definition.problems import KeyPath, Place, Problem, shown
+from hpo.definition.words import resolve
 from hpo.errors import DefinitionError, FileError
 
 __all__ = ["MAX_BYTES", "REFUSED", "Parsed", "parse", "read_text"]
@@ -37,16 +36,6 @@ _MAX_NODES = 5000
 _MAX_WORD = 1000
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_WORDS: dict[str, object] = {
-    **dict.fromkeys(("", "~", "null"), None),
-    **dict.fromkeys(("true", "yes", "on"), True),
-    **dict.fromkeys(("false", "no", "off"), False),
-    **dict.fromkeys((".inf", "+.inf"), float("inf")),
-    "-.inf": float("-inf"),
-    ".nan": float("nan"),
-}
 
 
 class _Refused:
@@ -121,10 +110,18 @@ class _Stop(Exception):  # noqa: N818 - not an error: the problem is already not
 
 @dataclass(slots=True)
 class _Open:
-    """A mapping or list that has not ended yet; `key` is the mapping's key awaiting its value."""
+    """A mapping or list that has not ended yet.
+
+    Attributes:
+        places: where its lines are noted; below a key given twice that is a place of its own, so
+            that the section which counts keeps its lines.
+        key: the mapping's key awaiting its value.
+        twice: that key was given before, so the value is passed over.
+    """
 
     container: dict[str, object] | list[object]
     path: KeyPath
+    places: dict[KeyPath, Place]
     key: str | None = None
     twice: bool = False
 
@@ -159,7 +156,7 @@ class _Builder:
             self._take_key(top, event, line)
             return
         path = self._next_path(top)
-        self.parsed.places.setdefault(path, line)
+        self._places_below(top).setdefault(path, line)
         if isinstance(event, AliasEvent):
             self._put(top, self._refuse_alias(path, event, line))
         elif isinstance(event, ScalarEvent):
@@ -175,10 +172,10 @@ class _Builder:
         path = (*top.path, key)
         top.key, top.twice = key, key in top.container
         if top.twice:
-            first = self.parsed.places[path]
+            first = top.places[path]
             self._note(path, line, f"this key is given twice; the first is in line {first}")
         else:
-            self.parsed.places[path] = line
+            top.places[path] = line
         if event.tag not in (None, "!"):
             self._refuse_tag(path, event, line)
 
@@ -192,7 +189,7 @@ class _Builder:
             self._put(top, REFUSED)
         else:
             self._put(top, container)
-        self._stack.append(_Open(container, path))
+        self._stack.append(_Open(container, path, self._places_below(top)))
 
     def _scalar(self, path: KeyPath, event: Any, line: int) -> object:
         if event.tag not in (None, "!"):
@@ -201,7 +198,7 @@ class _Builder:
         if len(event.value) > _MAX_WORD:
             self._note(path, line, f"this value has more than {_MAX_WORD} characters")
             return REFUSED
-        return _resolve(event.value) if not event.style else event.value
+        return resolve(event.value) if not event.style else event.value
 
     def _refuse_tag(self, path: KeyPath, event: Any, line: int) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -224,6 +221,11 @@ class _Builder:
                 top.container[top.key] = value
             top.key = None
 
+    def _places_below(self, top: _Open | None) -> dict[KeyPath, Place]:
+        if top is None:
+            return self.parsed.places
+        return {} if top.twice else top.places
+
     def _next_path(self, top: _Open | None) -> KeyPath:
         if top is None:
             return ()
@@ -244,24 +246,19 @@ def _events(text: str) -> Iterator[Event]:
     yield from yaml.parse(text, Loader=_LOADER)
 
 
-def _resolve(word: str) -> object:
-    """What a word without quotes stands for."""
-    low = word.lower()
-    if low in _WORDS:
-        return _WORDS[low]
-    if _INT.fullmatch(word):
-        return int(word)
-    if _FLOAT.fullmatch(word):
-        return float(word)
-    return word
-
-
 def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
     """The parser's complaint as one sentence with its line."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
     if mark is not None:
         return Problem((), f"this is not YAML: {reason}", mark.line + 1)
-    position = getattr(error, "position", None)
-    line = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
-    return Problem((), f"this is not YAML: {reason}", line)
+    return Problem((), f"this is not YAML: {reason}", _line_of_refused_character(error, text))
+
+
+def _line_of_refused_character(error: yaml.YAMLError, text: str) -> int | None:
+    """Where the character is; its position is of no use, some readers count bytes."""
+    character = getattr(error, "character", None)
+    if not isinstance(character, int):
+        return None
+    before, found, _ = text.partition(chr(character))
+    return before.count("\n") + 1 if found else None

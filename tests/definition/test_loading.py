@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from hpo.definition import (
     Choice,
     FloatRange,
     IntRange,
     StudyDefinition,
+    change_definition,
     json_schema,
     load_definition,
 )
@@ -280,7 +283,67 @@ def test_the_json_schema_describes_the_file() -> None:
     assert choice["properties"]["choice"]["items"] == constant
     assert interval["properties"]["float"]["items"] == constant
     assert schema["$defs"]["SamplerSection"]["anyOf"][0] == {"enum": ["tpe", "random", "grid"]}
-    assert "null" not in json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("section", "taken"),
+    [
+        ("training: {batch_size: 32, epochs: 3, early_stopping: null}", True),
+        ("training: {batch_size: 32, epochs: 3, early_stopping: {patience: 1, metric: }}", True),
+        ("training: {batch_size: 32, epochs: 3, label_smoothing: }", False),
+        ("training: {batch_size: 32, epochs: }", False),
+        ("training: ", False),
+        ("schedule: {constant: , cosine: , step: }", True),
+        ("schedule: ", True),
+        ("search: ", True),
+        ("search: {look_at_test: }", True),
+        ("search: {sampler: {tpe: }, pruner: {none: }}", True),
+        ("search: {sampler: }", False),
+        ("search: {seed: }", False),
+        ("retrain: ", True),
+        ("variations: ", True),
+        ("dataset: {name: digits, validation: , folds: , augment: }", True),
+        ("dataset: {name: digits, augment: [{horizontal_flip: }]}", True),
+        ("dataset: {name: digits, augment: [{rotation: }]}", False),
+        ("dataset: {name: }", False),
+        ("model: {mlp: {layers: , width: , widths: [3]}}", True),
+        ("model: {mlp_own: {widths: [3], dropout: }}", False),
+        ("model: {mlp: }", False),
+        ("model: {mlp_own: }", False),
+        ("optimizer: {sgd: }", False),
+        ("optimizer: ", False),
+    ],
+)
+def test_the_json_schema_takes_nothing_where_the_file_may_have_it(
+    load: Load, section: str, taken: bool
+) -> None:
+    key = section.partition(":")[0]
+    others = [line for line in MINIMAL.splitlines() if not line.startswith(f"{key}:")]
+    text = "\n".join([*others, section])
+    assert Draft202012Validator(json_schema()).is_valid(yaml.safe_load(text)) == taken
+    if taken:
+        load(text)
+    else:
+        with pytest.raises(DefinitionError):
+            load(text)
+
+
+def test_a_stored_definition_is_not_held_to_the_limits_of_a_file(load: Load) -> None:
+    """With every default written out it has more values than its file, which is near the limit."""
+    sizes = ", ".join(map(str, range(1, 4961)))
+    study = load(None, f"training.batch_size={{choice: [{sizes}]}}")
+    again = change_definition(study, ["training.epochs=7"], name="again")
+    assert again.training.batch_size == study.training.batch_size
+    assert (again.training.epochs, again.name) == (7, "again")
+
+
+def test_a_change_of_a_stored_definition_is_told_without_a_line(load: Load) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        change_definition(load(), ["training.epochs=0", "model.mlp.layers=null"])
+    assert caught.value.problems == [
+        "study study: model.mlp: `layers` missing; give `layers` and `width`, or `widths`",
+        "--set training.epochs: 0 is below 1; a run lasts 1 to 100000 epochs",
+    ]
 
 
 def test_import_stays_light() -> None:

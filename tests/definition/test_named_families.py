@@ -83,6 +83,19 @@ def test_errors_name_the_line(file: Path) -> None:
     assert "structures.yaml:6: model.mlp_deep.width: 0 is below 1" in said
 
 
+def test_errors_of_named_and_of_plain_families_are_told_at_once(file: Path) -> None:
+    wrong = "mlp_plain: {widths: [0]}\n  mlp: {widths: [0]}\n  named: 3\n  rnn: {}"
+    file.write_text(STUDY.replace("mlp_plain: {widths: [16]}", wrong))
+    with pytest.raises(DefinitionError) as caught:
+        load_definition(file)
+    assert [problem.removeprefix(f"{file}:") for problem in caught.value.problems] == [
+        "4: model.mlp_plain.widths[0]: 0 is below 1; a layer has 1 to 65536 units",
+        "5: model.mlp.widths[0]: 0 is below 1; a layer has 1 to 65536 units",
+        "6: model.named: unknown key; there are mlp, cnn, numpy_cnn",
+        "7: model.rnn: unknown key; did you mean `cnn`?",
+    ]
+
+
 def test_a_name_that_begins_with_no_family_is_refused(file: Path) -> None:
     file.write_text(STUDY.replace("mlp_plain", "plain"))
     with pytest.raises(DefinitionError, match=r"model\.plain: unknown key"):

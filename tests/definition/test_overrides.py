@@ -82,6 +82,8 @@ def test_an_override_mends_what_the_file_has_wrong(load: Load) -> None:
             "training.epochs: the tag '!!int' is refused; a study is plain data",
         ),
         ("training.epochs=[1", "training.epochs: this is not YAML: "),
+        ("training.epochs=3\udcff", "training.epochs: this is not UTF-8 text"),
+        ("training.e\udcff=3", "'training.e\\udcff': this is not UTF-8 text"),
         ("dataset.augment=[{flip: {}}]", "dataset.augment: dataset.augment[0].flip: unknown key"),
         ("name=x", "name: a study is named after its file"),
     ],

@@ -140,6 +140,26 @@ def test_every_rule_has_its_sentence(problems: Problems, override: str, sentence
     assert "\n" not in found
 
 
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("'0.5'", True),
+        ("' 0.2_5 '", True),
+        ("'0x10'", True),
+        ("'true'", False),
+        ("'.inf'", False),
+        ("1__0", False),
+        ("\u0661", False),  # a digit to Python, not to YAML
+    ],
+)
+def test_quotes_are_blamed_only_where_they_stand_around_a_number(
+    problems: Problems, value: str, hint: bool
+) -> None:
+    (found,) = problems(None, f"model.mlp.dropout={value}")
+    assert "is not a number" in found
+    assert found.endswith("; write it without quotes") == hint
+
+
 def test_each_bound_of_a_range_is_judged(problems: Problems) -> None:
     assert problems(None, "model.mlp.dropout={float: [-1, 2], log: 3}") == [
         f"--set model.mlp.dropout: {sentence}"
@@ -158,6 +178,8 @@ def test_each_bound_of_a_range_is_judged(problems: Problems) -> None:
         ("model.mlp.layers={int: [2, 2]}", IntRange(2, 2)),
         ("model.mlp.layers={choice: [1, 4]}", Choice((1, 4))),
         ("model.mlp.layers=2e0", 2),
+        ("model.mlp.layers=0x10", 16),
+        ("model.mlp.dropout=0.2_5", 0.25),
         ("model.mlp.dropout={float: [0, 0.3], step: 0.1}", FloatRange(0.0, 0.3, step=0.1)),
         ("model.mlp.dropout={choice: [0, 0.5]}", Choice((0.0, 0.5))),
         ("model.mlp.dropout=0", 0.0),

@@ -17,7 +17,19 @@ from hpo.definition.source import REFUSED, parse
         ("-3", -3),
         ("+3", 3),
         ("010", 10),  # YAML 1.1 would have it eight
+        ("0x10", 16),
+        ("0xfF", 255),
+        ("0o10", 8),
+        ("0o8", "0o8"),
+        ("0X10", "0X10"),  # the core schema has small letters alone
+        ("-0x10", "-0x10"),  # and no sign
         ("1_000", 1000),
+        ("0x1_0", 16),
+        ("1_0.5", 10.5),
+        ("1_0.2_5e-1_0", 10.25e-10),
+        ("1__0", "1__0"),
+        ("1_.5", "1_.5"),
+        ("_1", "_1"),
         ("1:30", "1:30"),  # YAML 1.1 would have it ninety
         ("2001-01-01", "2001-01-01"),  # and this a date
         (".inf", math.inf),
@@ -67,6 +79,23 @@ def test_the_first_of_two_equal_keys_stays() -> None:
     ]
 
 
+def test_a_section_given_twice_keeps_the_lines_of_the_first() -> None:
+    parsed = parse("a: {b: 1,\n  c: [2]}\na:\n  b: 3\n  c: [4,\n    5]\n  d: {e: 6,\n    e: 7}\n")
+    assert parsed.data == {"a": {"b": 1, "c": [2]}}
+    assert parsed.places == {
+        (): 1,
+        ("a",): 1,
+        ("a", "b"): 1,
+        ("a", "c"): 2,
+        ("a", "c", 0): 2,
+    }
+    assert [(problem.path, problem.place) for problem in parsed.problems] == [
+        (("a",), 3),
+        (("a", "d", "e"), 8),
+    ]
+    assert parsed.problems[1].sentence.endswith("the first is in line 7")
+
+
 def test_what_is_refused_leaves_the_rest_to_be_checked() -> None:
     parsed = parse("a: !x 1\nb: &b [!!str c]\nd: *b\ne: !y {f: 2}\ng: 3\n")
     assert parsed.data == {"a": REFUSED, "b": [REFUSED], "d": REFUSED, "e": REFUSED, "g": 3}
@@ -82,6 +111,7 @@ def test_what_is_refused_leaves_the_rest_to_be_checked() -> None:
         ("a: 'x\n", 2),
         ("a: 1\n\tb: 2\n", 2),
         ("a: 1\nb: \x00\n", 2),
+        (f"# {'é' * 50}\na: 1\nb: \x07\nc: 2\nd: 3\ne: \x07\n", 3),
         ("a: 1\n? [b]\n: 2\n", 2),
         ("a: b: c\n", 1),
         ("%YAML 9.9\n---\na: 1\n", 1),
