@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -28,7 +29,7 @@ from hpo.cli import (
 )
 from hpo.cli.options import BROKEN_PIPE, PANELS
 from hpo.cli.secrets import Scrubber
-from hpo.errors import DefinitionError, HpoError
+from hpo.errors import DefinitionError, FileError, HpoError
 
 __all__ = ["app", "main"]
 
@@ -77,10 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except SystemExit as leaving:  # Typer's answer to a reader of its help who has gone
+    except SystemExit as leaving:
+        # Typer's answer to a reader who has gone, whatever it was that wrote.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _leave_quietly()
         return _code(leaving.code)
     except BrokenPipeError:
         return _leave_quietly()
+    except OSError as error:
+        return _fail(_of_stdout(error) or error, scrub, debug="--debug" in arguments)
     except Exception as error:  # noqa: BLE001 (the last door: whatever it is, say it plainly)
         return _fail(error, scrub, debug="--debug" in arguments)
     return _code(code)
@@ -161,6 +167,15 @@ def _say(text: str) -> None:
     # Nobody may be listening any more.
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
+
+
+def _of_stdout(error: OSError) -> FileError | None:
+    """A disk's refusal to take what was printed: the only error without a file's name."""
+    if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return None
+    # What is still buffered would raise again when Python flushes it at its end.
+    _leave_quietly()
+    return FileError(f"stdout: {error.strerror}; make room where it is sent to")
 
 
 def _leave_quietly() -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hpo.cli.options import RESULTS_PANEL, StorageUrl, storage_url
-from hpo.errors import Interrupted
+from hpo.errors import Interrupted, UsageError
 
 __all__ = ["register"]
 
@@ -87,4 +87,10 @@ def _token() -> str:
     """Of the environment, else of a file; empty where there is none."""
     from hpo.search.secret_file import DASHBOARD_TOKEN_FILE, secret_in_file
 
-    return os.environ.get(_TOKEN, "").strip() or secret_in_file(DASHBOARD_TOKEN_FILE) or ""
+    if token := os.environ.get(_TOKEN, "").strip():
+        return token
+    secret = secret_in_file(DASHBOARD_TOKEN_FILE)
+    # Blanks around it are taken off what a browser sends, too.
+    if secret is not None and not secret.strip():
+        raise UsageError(f"{DASHBOARD_TOKEN_FILE}: the file holds blanks only; put a token in it")
+    return (secret or "").strip()

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.cli.options import BROKEN_PIPE
+from hpo.errors import FileError
 
 __all__ = [
     "flatten",
@@ -44,11 +45,18 @@ def write(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise typer.Exit(BROKEN_PIPE) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"stdout: {reason}; make room where it is sent to") from None
 
 
-def write_json(data: object) -> None:
-    """JSON with two spaces of indent; what is not a finite number becomes null."""
-    write(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
+def write_json(data: object, indent: int | None = 2) -> None:
+    """JSON; what is not a finite number becomes null.
+
+    Args:
+        indent: spaces; None for all on one line.
+    """
+    write(json.dumps(_plain(data), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:

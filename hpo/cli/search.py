@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hpo.cli.supervising import Crew
     from hpo.definition import StudyDefinition
     from hpo.search.records import TrialRecord
+    from hpo.search.status import StudyStatus
     from hpo.search.storage import Storage
     from hpo.search.worker import WorkerOptions
     from hpo.training.task import Split
@@ -292,20 +293,27 @@ def _run(
             f"{after.pruned} pruned, {after.failed} failed), {_duration(time.monotonic() - start)}"
         )
         _show_result(opened, definition, after.best)
-    _say_how_to_go_on(definition, stop, met=met)
+        if met and not definition.variations:
+            _say_what_is_next(name, after)
+    _say_how_to_go_on(stop, met=met)
 
 
-def _say_how_to_go_on(definition: StudyDefinition, stop: Stop, *, met: bool) -> None:
+def _say_what_is_next(name: str, status: StudyStatus) -> None:
+    if status.best is not None:
+        typer.echo(f"next: hpo retrain-best --study {name}")
+    else:
+        typer.echo(f"next: hpo optimize --study {name} --trials {2 * status.finished}")
+
+
+def _say_how_to_go_on(stop: Stop, *, met: bool) -> None:
     from hpo.errors import Interrupted
 
     if met:
-        if not definition.variations:
-            typer.echo(f"next: hpo retrain-best --study {definition.name}")
-    elif stop.signal_number is not None:
+        return
+    if stop.signal_number is not None:
         message = "stopped; the trials in training were handed back, the same command goes on"
         raise Interrupted(message, stop.signal_number)
-    else:
-        typer.echo("the time is up; the same command goes on")
+    typer.echo("the time is up; the same command goes on")
 
 
 def _show_result(opened: Storage, definition: StudyDefinition, best: TrialRecord | None) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import hpo as package
 from hpo import studies
 from hpo.cli.app import app
 from hpo.errors import DefinitionError, HpoError, Interrupted, StorageError
+from tests.commands import HPO
 
 from .conftest import Run, hpo
 
@@ -227,3 +230,31 @@ def test_quiet_says_less_and_verbose_more(run: Run) -> None:
     assert "digits: was here already" in run("data", "fetch", "digits").err
     assert run("-q", "data", "fetch", "digits").err == ""
     assert "digits: was here already" in run("data", "fetch", "digits", "-v").err
+
+
+@pytest.mark.parametrize(
+    "command", [("optimize", "--study", "digits", "--dry-run"), ("data", "list")]
+)
+def test_a_full_disk_behind_stdout_is_one_sentence(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*HPO, *command], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 74
+    assert done.stderr.decode().startswith("hpo: stdout: No space left on device; make room")
+
+
+def test_a_reader_who_has_gone_is_no_error_whatever_wrote(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*HPO, "optimize", "--study", "digits", "--dry-run"],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
