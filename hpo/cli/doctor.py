@@ -95,8 +95,9 @@ def _devices() -> Iterator[Finding]:
         yield Finding("device", "error", f"torch: {reason[0]}", "install torch again")
         return
     yield _cuda(torch.version.cuda)
-    # One whose driver is too old is counted, too.
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    from hpo.training.devices import usable_gpus
+
+    for index in range(usable_gpus()):
         properties = torch.cuda.get_device_properties(index)
         memory = f"{properties.total_memory / 2**30:.1f} GiB"
         yield Finding(f"cuda:{index}", "ok", f"{properties.name}, {memory}")

@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.cli.options import BROKEN_PIPE
-from hpo.errors import FileError
 
 __all__ = [
     "flatten",
@@ -45,9 +44,6 @@ def write(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise typer.Exit(BROKEN_PIPE) from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise FileError(f"stdout: {reason}; make room where it is sent to") from None
 
 
 def write_json(data: object, indent: int | None = 2) -> None:

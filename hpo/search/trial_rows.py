@@ -71,13 +71,13 @@ def load_trials(
     Raises:
         KeyError: there is no such study.
     """
-    if connection.scalar(_STUDY, {"study": study_id}) is None:
-        raise KeyError(models.NOT_FOUND_MSG)
     of_study = {"study": study_id}
     rows: list[Any] = []
     for ids in _chunks(sorted(trial_id for trial_id in listed if trial_id <= after)):
         rows += connection.execute(_LISTED, {**of_study, "ids": ids})
     rows += connection.execute(_NEWER, {**of_study, "after": after})
+    if not rows and connection.scalar(_STUDY, of_study) is None:
+        raise KeyError(models.NOT_FOUND_MSG)
     if states is not None:
         rows = [row for row in rows if row.state in states]
     return [trial for some in _chunks(rows) for trial in _build(connection, some)]

@@ -18,6 +18,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "prove",
+    "usable_gpus",
     "use_threads",
     "use_threads_in_numpy",
     "use_true_float32",
@@ -39,7 +40,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = usable_gpus()
         if (device.index or 0) >= count:
             message = (
                 f"training.device: {name} is not on this machine, which has {count} CUDA devices; "
@@ -113,15 +114,19 @@ def use_threads_in_numpy() -> None:
     threadpool_limits(torch.get_num_threads(), user_api="blas")
 
 
+def usable_gpus() -> int:
+    """How many GPUs torch can use; it counts those with too old a driver, too."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` of a child names them.
 
     Where that variable is set here, they are what it names, in its order; an index that a person
     gives means a place in this list. To count them takes no memory on any GPU; torch stops, as
-    CUDA does, at the first name that it does not know. A GPU whose driver is too old for this
-    build of torch is counted, but cannot be used.
+    CUDA does, at the first name that it does not know.
     """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = usable_gpus()
     inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
     if inherited is None:
         return [str(index) for index in range(count)]
