@@ -3,12 +3,15 @@
 Inputs are prepared by batch norm (Ioffe and Szegedy 2015), by dropout, or by both, in this order.
 The statistics of a batch are the same for all who read it, and so are the random bytes of its
 dropout. So a batch is normalised once a stream; members that only drop inputs read one tensor with
-all others of their probability; and those with a batch norm have inputs of their own by its scale
-and shift alone.
+all others of their probability; and those with a batch norm differ by its scale and shift alone.
+Their inputs are made a few members at a time, near the caches, and the derivative by them is never
+made: with n the normal inputs and m the mask, a layer reads n m scale + m shift, so its gradients
+follow from two products that all members share the right side of, by n m and by m.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +21,11 @@ from hpo.models.layout import ReadingLayout
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
 from hpo.models.moments import centre, unbiased
 from hpo.models.noise import scale, threshold
+from hpo.models.products import multiply
 
-__all__ = ["NormalisedInputs", "PlainInputs", "Readings", "multiply"]
+__all__ = ["Readings"]
+
+_NEAR_BYTES = 2**21  # on a CPU so much of members' own inputs is made at once
 
 
 class Readings:
@@ -48,13 +54,13 @@ class Readings:
         for layout in layouts:
             of_stream.setdefault(layout.stream, []).append(layout)
         self._batches = {stream: _Batch(like, own) for stream, own in of_stream.items()}
-        self.each: list[PlainInputs | NormalisedInputs] = []
+        self.each: list[_PlainInputs | _NormalisedInputs] = []
         for layout in layouts:
             shared = self._batches[layout.stream]
             self.each.append(
-                NormalisedInputs(layout, shared, parameters, gradients, statistics, operand_dtype)
+                _NormalisedInputs(layout, shared, parameters, gradients, statistics, operand_dtype)
                 if layout.norm
-                else PlainInputs(layout, shared, operand_dtype)
+                else _PlainInputs(layout, shared, operand_dtype)
             )
         self.noisy = any(layout.dropout > 0 for layout in layouts)
 
@@ -70,10 +76,8 @@ class Readings:
         for reading in self.each:
             reading.forward()
 
-    def backward(self) -> None:
-        """Write the gradients of batch norm, and let go of the batch."""
-        for reading in self.each:
-            reading.backward()
+    def forget(self) -> None:
+        """Let go of the batch."""
         for batch in self._batches.values():
             batch.forget()
 
@@ -119,15 +123,12 @@ class _Batch:
         self.given = self.rows
 
 
-class PlainInputs:
+class _PlainInputs:
     """The batch itself, or what dropout leaves of it; all members read the same.
 
     Attributes:
         stream: whose batch.
-        grad: nothing below is trained, so there is none.
     """
-
-    grad: Tensor | None = None
 
     def __init__(self, layout: ReadingLayout, shared: _Batch, operand_dtype: torch.dtype) -> None:
         self.stream = layout.stream
@@ -137,30 +138,45 @@ class PlainInputs:
         if self._mask is not None:
             self._dropped = torch.zeros_like(shared.rows, dtype=operand_dtype)
 
-    @property
-    def operand(self) -> Tensor:
-        """What products read, `[inputs, batch]`."""
-        return self._shared.given if self._mask is None else self._dropped
-
     def forward(self) -> None:
         """Take the batch."""
         if self._mask is not None:
             torch.mul(self._shared.rows, self._mask, out=self._dropped)
 
-    def backward(self) -> None:
-        """There is nothing to be learnt."""
+    def product(self, members: slice, weight: Tensor, out: Tensor) -> None:  # noqa: ARG002
+        """As `Reading.product`; all members are one tall matrix."""
+        multiply(weight, self._read()[None], out)
+
+    def gradients(
+        self,
+        members: slice,  # noqa: ARG002
+        weight: Tensor,  # noqa: ARG002
+        grad: Tensor,
+        out: Tensor,
+    ) -> None:
+        """As `Reading.gradients`."""
+        multiply(grad, self._read().t()[None], out)
+
+    def predict(
+        self,
+        features: Tensor,
+        members: slice,  # noqa: ARG002
+        weight: Tensor,
+        out: Tensor,
+    ) -> None:
+        """As `Reading.predict`."""
+        multiply(weight.to(features.dtype), features.t()[None], out)
+
+    def _read(self) -> Tensor:
+        return self._shared.given if self._mask is None else self._dropped
 
 
-class NormalisedInputs:
+class _NormalisedInputs:
     """The batch of a stream by the batch norm, and dropout, of each of some members.
 
     Attributes:
         stream: whose batch.
-        operand: what products read, `[members * inputs, batch]`.
-        grad: the derivative of the loss by that; products write it.
     """
-
-    grad: Tensor | None
 
     def __init__(
         self,
@@ -188,47 +204,67 @@ class NormalisedInputs:
             )
         )
         self._mask = shared.masks.get(layout.dropout)
-        # By the statistics of the batch alone, after dropout.
+        # By the statistics of the batch alone, after dropout; and the same two for products.
         self._read = shared.normal if self._mask is None else torch.zeros_like(shared.normal)
-        self._own = parameters.new_zeros(len(self._weight), inputs, batch)
-        self.operand = self._own.view(-1, batch).to(operand_dtype)
-        self.grad = torch.zeros_like(self._own).view(-1, batch)
+        self._read_operand = self._read.to(operand_dtype)
+        self._mask_operand = None if self._mask is None else self._mask.to(operand_dtype)
+        members = len(self._weight)
+        self._at_once = members
+        if parameters.device.type == "cpu":
+            self._at_once = min(members, max(1, _NEAR_BYTES // shared.normal.nbytes))
+        self._own = parameters.new_zeros(self._at_once, inputs, batch)
+        self._operand = self._own.to(operand_dtype)
+        self._scratch = parameters.new_zeros(0)
 
     def forward(self) -> None:
         """Take the batch, and move the running statistics."""
-        weight, bias = self._weight[:, :, None], self._bias[:, :, None]
-        if self._mask is None:
-            torch.addcmul(bias, self._read, weight, out=self._own)
-        else:
+        if self._mask is not None:
             torch.mul(self._shared.normal, self._mask, out=self._read)
-            torch.mul(self._read, weight, out=self._own).addcmul_(self._mask, bias)
-        if self.operand.dtype != self._own.dtype:
-            self.operand.copy_(self._own.view_as(self.operand))
+        for operand, value in (
+            (self._read_operand, self._read),
+            (self._mask_operand, self._mask),
+        ):
+            if operand is not None and value is not None and operand is not value:
+                operand.copy_(value)
         self._mean.lerp_(self._shared.mean, NORM_MOMENTUM)
         self._variance.lerp_(self._shared.unbiased, NORM_MOMENTUM)
 
-    def backward(self) -> None:
-        """Write the gradients of scale and shift, given `grad`."""
-        assert self.grad is not None
-        grad = self.grad.view_as(self._own)
-        # By a batched product it takes three times as long.
-        products = torch.mul(grad, self._read, out=self._own)
-        torch.sum(products, 2, out=self._by_weight)
-        if self._mask is not None:
-            grad = grad.mul_(self._mask)
-        torch.sum(grad, 2, out=self._by_bias)
+    def product(self, members: slice, weight: Tensor, out: Tensor) -> None:
+        """As `Reading.product`."""
+        count = members.stop - members.start
+        for start in range(0, count, self._at_once):
+            part = slice(start, min(start + self._at_once, count))
+            scale, shift = self._weight[members][part, :, None], self._bias[members][part, :, None]
+            own = self._own[: len(scale)]
+            if self._mask is None:
+                torch.addcmul(shift, self._read, scale, out=own)
+            else:
+                torch.mul(self._read, scale, out=own).addcmul_(self._mask, shift)
+            operand = self._operand[: len(scale)]
+            if operand.dtype != own.dtype:
+                operand.copy_(own)
+            multiply(weight[part], operand, out[part])
 
-    def predict(self, features: Tensor, weight: Tensor, rows: slice, out: Tensor) -> None:
-        """The product of neighbours with what they read, by running statistics.
+    def gradients(self, members: slice, weight: Tensor, grad: Tensor, out: Tensor) -> None:
+        """As `Reading.gradients`: by the weights, and by scale and shift."""
+        scale, shift = self._weight[members, None], self._bias[members, None]
+        by_read, by_mask = self._room(*out.shape)
+        _tall(grad, self._read_operand, by_read)
+        torch.mul(by_read, scale, out=out)
+        torch.sum(by_read.mul_(weight), 1, out=self._by_weight[members])
+        if self._mask_operand is None:
+            # Each row reads the shift as it is, so the product by the mask is one sum.
+            sums = grad.sum(2, keepdim=True, dtype=out.dtype)
+            out.addcmul_(sums, shift)
+            torch.sum(torch.mul(weight, sums, out=by_mask), 1, out=self._by_bias[members])
+        else:
+            _tall(grad, self._mask_operand, by_mask)
+            out.addcmul_(by_mask, shift)
+            torch.sum(by_mask.mul_(weight), 1, out=self._by_bias[members])
 
-        Args:
-            features: `[rows, inputs]`, in the operand dtype.
-            weight: of the product, `[count, units, inputs]`, not rounded for products.
-            rows: which of `operand` they read in training.
-            out: `[count, units, rows]`.
-        """
+    def predict(self, features: Tensor, members: slice, weight: Tensor, out: Tensor) -> None:
+        """As `Reading.predict`, by running statistics."""
         inputs = features.shape[1]
-        members = slice(rows.start // inputs, rows.stop // inputs)
         slope = self._weight[members] * torch.rsqrt(self._variance[members] + NORM_EPSILON)
         # The rows less their mean, not the rows: pixels that hardly change have a scale in the
         # hundreds, and their digits would be lost where two large numbers meet.
@@ -241,10 +277,16 @@ class NormalisedInputs:
         multiply(tall, centred.t()[None], out.view(1, count * units, -1))
         out.add_(torch.bmm(weight, shift[:, :, None]))
 
+    def _room(self, *shape: int) -> tuple[Tensor, Tensor]:
+        """Two tensors of that shape to write to; kept, as fresh memory is slow."""
+        size = math.prod(shape)
+        if len(self._scratch) < 2 * size:
+            self._scratch = self._own.new_empty(2 * size)
+        return self._scratch[:size].view(shape), self._scratch[size : 2 * size].view(shape)
 
-def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """`left @ right` of batched matrices; `out` may have more digits than these."""
-    if left.dtype == out.dtype:
-        torch.bmm(left, right, out=out)
-    else:
-        out.copy_(left @ right)
+
+def _tall(grad: Tensor, read: Tensor, out: Tensor) -> None:
+    """The products of all members' `grad`, `[count, units, batch]`, with one `read`, as one."""
+    count, units, batch = grad.shape
+    tall = grad.reshape(1, count * units, batch)
+    multiply(tall, read.t()[None], out.view(1, count * units, -1))

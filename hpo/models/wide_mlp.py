@@ -24,7 +24,8 @@ from hpo.models.activations import ACTIVATIONS
 from hpo.models.layout import LayerLayout, Layout, NormLayout, ProductLayout, Span
 from hpo.models.mlp import NORM_EPSILON, NORM_MOMENTUM
 from hpo.models.moments import centre, unbiased
-from hpo.models.readings import NormalisedInputs, Readings, multiply
+from hpo.models.products import FirstProduct, InnerProduct
+from hpo.models.readings import Readings
 
 __all__ = ["WideMlp"]
 
@@ -88,7 +89,7 @@ class WideMlp:
         )
         self.noisy = self._readings.noisy
         self._layers = [_Layer(self, layer) for layer in self._layout.layers]
-        self._output = [_Product(self, product) for product in self._layout.output]
+        self._output = [_product(self, product) for product in self._layout.output]
         self._output_bias = _Parameter(self, self._layout.output_bias)
         self._logits = self._zeros(len(configs) * outputs, batch)
         self.masks = {
@@ -152,10 +153,9 @@ class WideMlp:
             Logits `[members, outputs, batch]`; overwritten by the next pass.
         """
         self._readings.forward(features, noise)
-        operands: list[Tensor] = []
         for depth, layer in enumerate(self._layers):
             for product in layer.products:
-                product.forward(operands, layer.pre)
+                product.forward(self._layers, layer.pre)
             if layer.norm:
                 layer.norm.forward(layer.pre)
             if layer.bias:
@@ -167,9 +167,8 @@ class WideMlp:
                 layer.hidden.mul_(layer.mask)
             if layer.operand is not layer.hidden:
                 layer.operand.copy_(layer.hidden)
-            operands.append(layer.operand)
         for product in self._output:
-            product.forward(operands, self._logits)
+            product.forward(self._layers, self._logits)
         self._logits.add_(self._output_bias.value[:, None])
         return self._logits.view(-1, self.outputs, self.batch)
 
@@ -201,7 +200,7 @@ class WideMlp:
             if observe is not None:
                 observe(depth, layer.grad)
             self._backward_products(layer.products, layer.grad)
-        self._readings.backward()
+        self._readings.forget()
 
     def predict(self, features: Sequence[Tensor]) -> Tensor:
         """A pass for evaluation: running statistics, no dropout, any number of rows.
@@ -233,15 +232,13 @@ class WideMlp:
         logits.add_(self._output_bias.value[:, None])
         return logits.view(-1, self.outputs, rows)
 
-    def _backward_products(self, products: Sequence[_Product], grad: Tensor) -> None:
+    def _backward_products(
+        self, products: Sequence[InnerProduct | FirstProduct], grad: Tensor
+    ) -> None:
         """From the derivative by what products wrote to those by their weights and operands."""
         operand = grad.to(self.operand_dtype)
-        operands = [layer.operand for layer in self._layers]
         for product in products:
-            product.backward(operands, operand)
-            below = self._layers[product.below].grad if product.below >= 0 else product.inputs_grad
-            if below is not None:
-                product.pull(operand, below)
+            product.backward(self._layers, operand)
 
     def _state_views(self, member: int) -> dict[str, Tensor]:
         statistics = _views(self._layout.statistics[member], self.statistics)
@@ -267,55 +264,12 @@ class _Parameter:
         self.operand = span.view(model._operands)
 
 
-class _Product:
-    """Products of neighbours, `[count, outputs, inputs] @ [count, inputs, batch]`."""
-
-    def __init__(self, model: WideMlp, layout: ProductLayout) -> None:
-        self.below, self._count = layout.below, layout.count
-        self._reading = model._readings.each[layout.reading]
-        self._inputs, self._outputs = layout.inputs, layout.outputs
-        weight = _Parameter(model, layout.weights)
-        self._value = self._each(weight.value)
-        self._weight = self._each(weight.operand)
-        self._gradient = self._each(weight.gradient)
-
-    @property
-    def inputs_grad(self) -> Tensor | None:
-        """Where the derivative by inputs is wanted, if it is; for products that read these."""
-        return self._reading.grad
-
-    def forward(self, operands: Sequence[Tensor], out: Tensor) -> None:
-        """Write the products to their rows of `out`, `[rows, batch]`."""
-        multiply(self._weight, self._read(operands), self._each(out[self._outputs]))
-
-    def predict(self, features: Sequence[Tensor], operands: Sequence[Tensor], out: Tensor) -> None:
-        """As `forward`, of rows that are scored."""
-        own = self._each(out[self._outputs])
-        if self.below >= 0:
-            multiply(self._weight, self._each(operands[self.below][self._inputs]), own)
-            return
-        read = features[self._reading.stream]
-        if isinstance(self._reading, NormalisedInputs):
-            self._reading.predict(read, self._value, self._inputs, own)
-        else:
-            multiply(self._weight, read.t()[None], own)
-
-    def backward(self, operands: Sequence[Tensor], grad: Tensor) -> None:
-        """Write the gradient of the weights, given that by all the rows of `out`."""
-        read = self._read(operands)
-        multiply(self._each(grad[self._outputs]), read.transpose(1, 2), self._gradient)
-
-    def pull(self, grad: Tensor, out: Tensor) -> None:
-        """Write the derivative by what was read to its rows of `out`."""
-        own = self._each(grad[self._outputs])
-        multiply(self._weight.transpose(1, 2), own, self._each(out[self._inputs]))
-
-    def _read(self, operands: Sequence[Tensor]) -> Tensor:
-        read = operands[self.below] if self.below >= 0 else self._reading.operand
-        return self._each(read[self._inputs])
-
-    def _each(self, rows: Tensor) -> Tensor:
-        return rows.view(self._count, -1, rows.shape[1])
+def _product(model: WideMlp, layout: ProductLayout) -> InnerProduct | FirstProduct:
+    weight = _Parameter(model, layout.weights)
+    given = (layout, weight.value, weight.operand, weight.gradient)
+    if layout.below >= 0:
+        return InnerProduct(*given)
+    return FirstProduct(*given, model._readings.each[layout.reading])
 
 
 class _Norm:
@@ -383,7 +337,7 @@ class _Layer:
         self.width = layout.width
         self.normed = layout.normed
         self.runs = [(ACTIVATIONS[name], rows) for name, rows in layout.runs]
-        self.products = [_Product(model, product) for product in layout.products]
+        self.products = [_product(model, product) for product in layout.products]
         self.bias = layout.bias and _Parameter(model, layout.bias)
         self.norm = layout.norm and _Norm(model, layout.norm)
         self.pre = model._zeros(layout.width, model.batch)

@@ -26,7 +26,7 @@ def cost(config: MlpConfig, inputs: int, outputs: int) -> float:
     """What a member's step costs, in products of a row with one parameter."""
     sizes = [inputs, *config.widths, outputs]
     products = sum(below * width for below, width in pairwise(sizes))
-    if config.input_batch_norm:  # a third product besides two, for its gradients
+    if config.input_batch_norm and config.input_dropout:  # a third product, by its mask
         products += inputs * sizes[1] // 2
     return float(products + _UNIT * sum(config.widths))
 

@@ -21,7 +21,10 @@ _PER_PARAMETER = (
     5  # value, gradient, two of the optimizer's, and a passing copy at a re-arrangement
 )
 _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a batch
-_PER_PREPARED = 3  # normal inputs, their gradient, and the same in the dtype of products
+_PER_PREPARED = (
+    2  # inputs of its own, and the same in the dtype of products, where all are made at once
+)
+_PER_NORMALISED = 2  # two products for each first weight; when it is scored, weights with a scale
 _PER_PIXEL = 6  # of what a convolution gives: itself, normal, active, pooled, and two gradients
 _SCORED_PER_PIXEL = 3
 _SCORED_PER_UNIT = 1  # its value for each row that is scored at once
@@ -102,7 +105,7 @@ def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int
     own = rows * units
     if model.input_batch_norm:
         parameters += 2 * sizes[0]
-        own += _PER_PREPARED * batch * sizes[0] + sizes[0] * sizes[1]  # scored: scaled weights
+        own += _PER_PREPARED * batch * sizes[0] + _PER_NORMALISED * sizes[0] * sizes[1]
     return _NUMBER * (_per_parameter(config) * parameters + own)
 
 
