@@ -100,8 +100,8 @@ class _Rung:
 
     Attributes:
         costs: what each had come to there, best first.
-        passed: how many have gone on from there, without those that were stopped before the next
-            rung.
+        passed: how many have gone on from there, without those that were stopped, or failed,
+            before the next rung.
         undecided: what those have that stand there now, best first.
     """
 
@@ -123,7 +123,7 @@ class _Rung:
         insort(self.costs, cost)
         last = trial.last_step
         assert last is not None
-        stopped = trial.state == TrialState.PRUNED and last < self._upper
+        stopped = trial.state in (TrialState.PRUNED, TrialState.FAIL) and last < self._upper
         if trial.state == TrialState.COMPLETE or (last > self._epoch and not stopped):
             self.passed += 1
         elif last == self._epoch and not trial.state.is_finished():

@@ -13,6 +13,7 @@ from hpo.config import TrialConfig
 
 __all__ = [
     "STATE_NAMES",
+    "SURPLUS",
     "TrialRecord",
     "is_twin",
     "place_of",
@@ -28,6 +29,9 @@ STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+
+SURPLUS = "hpo:surplus"
+"""The user attribute of a trial that no slot knows, with the reason; no result counts it."""
 
 # Few attributes with several fields each: every attribute is a transaction of its own.
 _CONFIG, _ORIGIN, _OUTCOME, _CURVE = "hpo:config", "hpo:origin", "hpo:outcome", "hpo:curve"

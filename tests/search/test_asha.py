@@ -149,7 +149,8 @@ def test_who_came_early_is_judged_again_among_those_who_came_since() -> None:
     assert not early.should_prune()
 
 
-def test_who_is_stopped_later_gives_its_room_back() -> None:
+@pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL])
+def test_who_is_stopped_later_gives_its_room_back(state: TrialState) -> None:
     def goes_on(stopped_at: int) -> bool:
         study = study_of(AshaPruner(min_epochs=2, reduction=4, epochs=32))
         for trial in trials_with(study, [[0.1, 0.2]] * 5):
@@ -157,7 +158,7 @@ def test_who_is_stopped_later_gives_its_room_back() -> None:
         (best,) = trials_with(study, [[0.5, 0.9, *[0.9] * 8]])
         study.tell(best, 0.9)
         (early,) = trials_with(study, [[0.3] * stopped_at])
-        study.tell(early, state=TrialState.PRUNED)
+        study.tell(early, state=state)
         (late,) = trials_with(study, [[0.4, 0.8]])
         return not late.should_prune()
 

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from hpo.search import tpe
 from hpo.search.history import history_of
+from hpo.search.records import SURPLUS
 from hpo.search.tpe import WindowedTpe
 
 STARTUP = 10
@@ -73,9 +74,13 @@ def network(trial: optuna.Trial) -> float:
 
 
 def search(
-    sampler_of: Any, trials: int, direction: str = "minimize", side_by_side: int = 1
+    sampler_of: Any,
+    trials: int,
+    direction: str = "minimize",
+    side_by_side: int = 1,
+    failing: bool = False,
 ) -> optuna.Study:
-    """Trials with samplers of their own; one in three is pruned, one in eleven fails."""
+    """Trials with samplers of their own; one in three is pruned; one in eleven may fail."""
     way = optuna.study.StudyDirection[direction.upper()]
     study = optuna.create_study(direction=way, sampler=sampler_of(0))
     sign = 1 if direction == "minimize" else -1
@@ -90,7 +95,7 @@ def search(
             state = TrialState.COMPLETE
             if trial.number % 3 == 2:
                 state = TrialState.PRUNED
-            elif trial.number % 11 == 10:
+            elif failing and trial.number % 11 == 10:
                 state = TrialState.FAIL
             study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
     return study
@@ -136,6 +141,53 @@ def test_beyond_the_window_the_best_stay_and_old_others_go() -> None:
         for trials in (tpe._considered(study, history, 40), everything)
     ]
     assert splits[0] == splits[1] != []
+
+
+def fragile(sampler_of: Any, trials: int) -> optuna.Study:
+    """Networks that diverge at rates a little above the best."""
+    study = optuna.create_study(direction="maximize")
+    for number in range(trials):
+        study.sampler = sampler_of(number)
+        trial = study.ask()
+        lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
+        width = trial.suggest_int("width", 16, 512, log=True)
+        value = -(math.log10(lr / 0.25) ** 2) - math.log10(width / 128) ** 2
+        if lr > 0.3:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, value)
+    return study
+
+
+def test_what_fails_is_not_drawn_again_and_again() -> None:
+    def failed(sampler_of: Any) -> int:
+        states = [trial.state for trial in fragile(sampler_of, 60).trials]
+        return states.count(TrialState.FAIL)
+
+    ours = [failed(lambda n, s=s: WindowedTpe(seed=s + n, startup_trials=10)) for s in (0, 1000)]
+    theirs = [failed(lambda n, s=s: stock(s + n)) for s in (0, 1000)]
+    assert sum(ours) <= 0.7 * sum(theirs)
+
+
+def test_failed_trials_repel_and_count_for_nothing_else() -> None:
+    study = search(stock, 33, failing=True)
+    surplus = study.ask()
+    network(surplus)
+    numbers = [t.number for t in study.trials if t.state == TrialState.FAIL]
+    study._storage.set_trial_user_attr(surplus._trial_id, SURPLUS, "its worker was replaced")
+    study.tell(surplus, state=TrialState.FAIL)
+    chosen = {trial.number: trial for trial in tpe._considered(study, history_of(study), 250)}
+    assert numbers == [10, 21]
+    assert surplus.number not in chosen
+    assert {chosen[number].state for number in numbers} == {TrialState.RUNNING}
+    assert [study.trials[n].state for n in numbers] == [TrialState.FAIL] * 2
+    # Ten that failed are no start: the next is drawn at random, as stock would.
+    fresh = optuna.create_study(sampler=WindowedTpe(seed=0, startup_trials=STARTUP))
+    for _ in range(STARTUP):
+        trial = fresh.ask()
+        network(trial)
+        fresh.tell(trial, state=TrialState.FAIL)
+    assert fresh.ask().relative_params == {}
 
 
 def test_running_trials_count_however_old() -> None:
