@@ -25,7 +25,10 @@ from hpo.models.products import multiply
 
 __all__ = ["Readings"]
 
-_NEAR_BYTES = 2**21  # on a CPU so much of members' own inputs is made at once
+# So much of members' own inputs is made at once: on a CPU what its caches hold, on a GPU what takes
+# few launches.
+_AT_ONCE = {"cpu": 2**21}
+_AT_ONCE_ELSEWHERE = 2**28
 
 
 class Readings:
@@ -208,10 +211,8 @@ class _NormalisedInputs:
         self._read = shared.normal if self._mask is None else torch.zeros_like(shared.normal)
         self._read_operand = self._read.to(operand_dtype)
         self._mask_operand = None if self._mask is None else self._mask.to(operand_dtype)
-        members = len(self._weight)
-        self._at_once = members
-        if parameters.device.type == "cpu":
-            self._at_once = min(members, max(1, _NEAR_BYTES // shared.normal.nbytes))
+        most = _AT_ONCE.get(parameters.device.type, _AT_ONCE_ELSEWHERE)
+        self._at_once = min(len(self._weight), max(1, most // shared.normal.nbytes))
         self._own = parameters.new_zeros(self._at_once, inputs, batch)
         self._operand = self._own.to(operand_dtype)
         self._scratch = parameters.new_zeros(0)

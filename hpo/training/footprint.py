@@ -21,9 +21,6 @@ _PER_PARAMETER = (
     5  # value, gradient, two of the optimizer's, and a passing copy at a re-arrangement
 )
 _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a batch
-_PER_PREPARED = (
-    2  # inputs of its own, and the same in the dtype of products, where all are made at once
-)
 _PER_NORMALISED = 2  # two products for each first weight; when it is scored, weights with a scale
 _PER_PIXEL = 6  # of what a convolution gives: itself, normal, active, pooled, and two gradients
 _SCORED_PER_PIXEL = 3
@@ -37,8 +34,9 @@ _CPU_GAINS = 64 * 2**20
 _CPU_MEMBERS = 16
 _CUDA_MEMBERS = 32
 # What is in training has taught the search nothing yet. On `digits`, 80 trials, 4 at a time found
-# as much as one at a time in three quarters of the time; 16 found less, in two thirds of it.
-_FEW_MEMBERS = 4
+# as much as one at a time in three quarters of the time; 16 found less, in two thirds of it. On
+# `fashion_mnist`, 25 trials of wide networks, 4 found less than 2, and took as long.
+_FEW_MEMBERS = 2
 _TRIALS_PER_MEMBER = 20
 
 
@@ -105,7 +103,7 @@ def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int
     own = rows * units
     if model.input_batch_norm:
         parameters += 2 * sizes[0]
-        own += _PER_PREPARED * batch * sizes[0] + _PER_NORMALISED * sizes[0] * sizes[1]
+        own += _PER_NORMALISED * sizes[0] * sizes[1]
     return _NUMBER * (_per_parameter(config) * parameters + own)
 
 

@@ -31,7 +31,9 @@ from hpo.training.task import Task
 __all__ = ["EVALUATION_ROWS", "Member", "Population", "Stopped"]
 
 EVALUATION_ROWS = 2048
-"""How many rows are scored at once."""
+"""How many rows are scored at once, of all streams together."""
+
+_FEW_ROWS = 256  # of one stream at once at least, as smaller products are slow
 
 _INITIALIZATION, _DROPOUT = 1, 2
 _NOWHERE = torch.empty(0, dtype=torch.int64)
@@ -100,8 +102,9 @@ class Population:
         """Let all others leave."""
         if len(staying) < len(self.members):
             self._arrange([member for member in self.members if member in staying])
-            networks = [network for member in self.members for network in member.networks]
-            self._generators = {network: self._generators[network] for network in networks}
+        # Also of those who could not be laid out: with their networks goes the optimizers' memory.
+        networks = [network for member in self.members for network in member.networks]
+        self._generators = {network: self._generators[network] for network in networks}
 
     def state(self, member: Member) -> dict[str, Tensor]:
         """Copies of the tensors of a member without folds, by the names of its module."""
@@ -253,11 +256,16 @@ class Population:
         """
         task, most = self.task, max(len(own) for own in rows)
         normalizations = self._normalizations(len(rows))
-        for start in range(0, most, EVALUATION_ROWS):
+        at_once = max(_FEW_ROWS, EVALUATION_ROWS // len(normalizations))
+        read = self._streams_read()
+        for start in range(0, most, at_once):
             drawn = []
             for stream, normalization in enumerate(normalizations):
-                own = rows[stream % len(rows)][start : start + EVALUATION_ROWS]
-                missing = min(most - start, EVALUATION_ROWS) - len(own)
+                if len(rows) > 1 and stream not in read:
+                    drawn.append((_NOWHERE, _NOWHERE))
+                    continue
+                own = rows[stream % len(rows)][start : start + at_once]
+                missing = min(most - start, at_once) - len(own)
                 index = torch.cat([own, own.new_zeros(missing)]) if missing else own
                 features, labels = task.examples.batch(index, normalization, task.precision)
                 if missing:
@@ -281,8 +289,11 @@ class Population:
         return torch.stack([known[stream] for stream in streams])
 
     def _batches(self, noisy: bool) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
-        """The epoch's batches: features, labels and, if it is wanted, noise of each stream."""
-        task = self.task
+        """The epoch's batches: features, labels and, if it is wanted, noise of each stream.
+
+        A stream that nobody reads any more has nothing in them.
+        """
+        task, read = self.task, self._streams_read()
         generators = [stream.augmentation(self.epoch) for stream in self.streams]
         device = task.examples.device
         sources: list[InputNoise] = []
@@ -300,10 +311,19 @@ class Population:
                     task.augmentations,
                     generator,
                 )
-                for stream, index, generator in zip(self.streams, indices, generators, strict=True)
+                if place in read
+                else (_NOWHERE, _NOWHERE)
+                for place, (stream, index, generator) in enumerate(
+                    zip(self.streams, indices, generators, strict=True)
+                )
             ]
             features, labels = map(list, zip(*drawn, strict=True))
             yield features, labels, [source.draw() for source in sources]
+
+    def _streams_read(self) -> set[int]:
+        """Those that members still have; the seeds of a retrain end one by one."""
+        assert self._block is not None
+        return {network.stream for network in self._block.networks}
 
     def _arrange(self, members: Sequence[Member]) -> None:
         """Lay out the wide tensors anew, and carry over the members that stay."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from hpo.config import MlpConfig, OptimizerConfig, ScheduleConfig, TrialConfig
 from hpo.data.tensors import ImageTensors
 from hpo.models.activations import ACTIVATIONS
 from hpo.models.alone import build_module
-from hpo.training.optimizers import OPTIMIZERS
+from hpo.training.optimizers import OPTIMIZERS, Optimizer
 from hpo.training.population import Member, Population, Stopped
 from hpo.training.schedules import rate_factor
 from hpo.training.streams import Stream
@@ -257,6 +261,54 @@ def test_everybody_may_leave_and_others_join(bench: Bench) -> None:
     assert_same((population, member), (expected, alone), rtol=0, atol=0)
 
 
+def test_who_could_not_be_laid_out_leaves_nothing_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[Optimizer] = []
+    bind = Optimizer.bind
+
+    def cramped(self: Optimizer, *tensors: Sequence[Tensor]) -> None:
+        bound.append(self)
+        if len(bound) == 2:
+            raise MemoryError
+        bind(self, *tensors)
+
+    monkeypatch.setattr(Optimizer, "bind", cramped)
+    population = bench.population()
+    members = company(0)
+    networks = [weakref.ref(network) for member in members for network in member.networks]
+    with contextlib.suppress(MemoryError):
+        population.add(members)
+    assert len(bound) == 2
+    population.keep(())
+    bound.clear()
+    members.clear()
+    gc.collect()
+    assert {reference() for reference in networks} == {None}
+
+
+def test_a_stream_that_nobody_reads_any_more_is_not_drawn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    population = bench.population(*map(bench.stream, range(3)))
+    members = [Member(key, config("adam"), seed=key, stream=key) for key in range(3)]
+    population.add(members)
+    drawn = []
+    batch = ImageTensors.batch
+
+    def noted(self: ImageTensors, index: Tensor, *rest: Any) -> Any:
+        drawn.append(index)
+        return batch(self, index, *rest)
+
+    monkeypatch.setattr(ImageTensors, "batch", noted)
+    population.train_epoch()
+    everybody = len(drawn)
+    drawn.clear()
+    population.keep(members[2:])
+    population.train_epoch()
+    assert 3 * len(drawn) == everybody
+
+
 def test_keeping_and_adding_nobody_changes_nothing(bench: Bench) -> None:
     population = bench.population()
     members = company(0)
@@ -417,6 +469,7 @@ def test_scores_do_not_depend_on_how_many_rows_go_at_once(
     bench.train(population, 1)
     at_once = population.evaluate(bench.validation)
     monkeypatch.setattr("hpo.training.population.EVALUATION_ROWS", 7)
+    monkeypatch.setattr("hpo.training.population._FEW_ROWS", 1)
     torch.testing.assert_close(population.evaluate(bench.validation), dict(at_once))
     assert at_once.keys() == {"loss", "accuracy"}
     assert all(math.isfinite(loss) for loss in at_once["loss"].tolist())
