@@ -35,9 +35,10 @@ _CPU_MEMBERS = 16
 _CUDA_MEMBERS = 32
 # What is in training has taught the search nothing yet. On `digits`, 80 trials, 4 at a time found
 # as much as one at a time in three quarters of the time; 16 found less, in two thirds of it. On
-# `fashion_mnist`, 25 trials of wide networks, 4 found less than 2, and took as long.
-_FEW_MEMBERS = 2
+# `fashion_mnist`, 25 trials of some 15 MiB each, 4 found less than 2, and took as long.
 _TRIALS_PER_MEMBER = 20
+_FEW_MEMBERS = 4
+_FEW_BYTES = 40 * 2**20
 
 
 @dataclass
@@ -82,7 +83,9 @@ def limits(
     if not learning:
         return Limits(_CPU_MEMBERS, 2 * _CPU_GAINS)
     share = _CPU_MEMBERS if trials is None else trials // _TRIALS_PER_MEMBER
-    return Limits(max(_FEW_MEMBERS, min(share, _CPU_MEMBERS)), _CPU_GAINS)
+    if share < _FEW_MEMBERS:
+        return Limits(_FEW_MEMBERS, _FEW_BYTES)
+    return Limits(min(share, _CPU_MEMBERS), _CPU_GAINS)
 
 
 def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int:

@@ -222,7 +222,10 @@ def test_workers_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_a_small_part_of_a_search_that_learns() -> None:
     cpu = torch.device("cpu")
     taken = {trials: limits(cpu, trials=trials).members for trials in (1, 80, 200, 10_000)}
-    assert taken == {1: 2, 80: 4, 200: 10, 10_000: limits(cpu).members}
+    assert taken == {1: 4, 80: 4, 200: 10, 10_000: limits(cpu).members}
+    wide = member_bytes(config((400, 400), 128, batch_norm=True, name="adam"), SHAPE, CLASSES)
+    assert limits(cpu, trials=25).memory // wide == 2
+    assert limits(cpu, trials=80).memory // wide > 2
     patient = limits(cpu, learning=False, trials=80)
     assert patient.members == limits(cpu).members
     assert patient.memory > limits(cpu, trials=80).memory == limits(cpu).memory
