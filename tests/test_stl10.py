@@ -43,6 +43,20 @@ def test_a_damaged_file_ends_the_command_in_one_sentence(folder: Path) -> None:
     assert "one of the two is cut or foreign" in done.stderr
 
 
+def test_rows_of_an_archive_that_are_too_few_are_told_before_there_is_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are published are taken for granted until the archive is unpacked."""
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / "data"))
+    packed = stl10_files.archive(stl10_files.content(40, 20))
+    stl10_files.write(tmp_path / "data" / "stl10", {"stl10_binary.tar.gz": packed})
+    changes = (*SMALL, "--set", "training.batch_size=35")
+    done = hpo(tmp_path, "optimize", "--study", "stl10", "--trials", "1", *changes, expect=2)
+    told = "a batch of 35 is larger than the 34 training rows of stl10; choose a smaller batch"
+    assert told in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 @pytest.mark.slow
 def test_the_studys_own_network_fits_in_3_gib(folder: Path) -> None:
     """All its 58 million weights with Adam's moments; few rows, for the files are mapped."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hpo.data.folder import disk_errors
 
 _LONGEST_REASON = 200
 _PASSWORD = re.compile(r"//[^/@\s]*@")
+_LEASH = Path(__file__).with_name("leash.py")
 
 
 class CommandError(Exception):
@@ -28,7 +30,8 @@ def run_command(
     Args:
         command: the program's name, looked up in PATH, and its arguments.
         cwd: where it runs; its log is kept there, as `PROGRAM.log`.
-        timeout: seconds; then it is killed, with every process that it started.
+        timeout: seconds; then it is killed, with every process that it started, as it is when
+            this process ends.
         stdout: a file for its output; without one the output goes to the log.
 
     Raises:
@@ -40,24 +43,25 @@ def run_command(
         raise CommandError(f"{command[0]} is not installed")
     log = cwd / f"{command[0]}.log"
     with disk_errors(cwd), log.open("wb") as errors, (stdout or log).open("ab") as output:
-        # A session of its own: npm and apt start processes that would outlive a plain kill.
+        # A session of its own: npm and apt start processes that would outlive a plain kill. And a
+        # leash, for this process may be gone, by a signal, before it can kill anything.
         process = subprocess.Popen(
-            [program, *command[1:]],
+            [sys.executable, "-I", "-S", str(_LEASH), program, *command[1:]],
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=errors,
             env={**os.environ, "LC_ALL": "C"},
             start_new_session=True,
         )
-    try:
-        code = process.wait(timeout)
-    except BaseException as error:  # Ctrl-C does not reach another session by itself
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandError(f"{command[0]} took more than {timeout:g} s") from None
-        raise
+    with process:
+        try:
+            code = process.wait(timeout)
+        except BaseException as error:  # Ctrl-C does not reach another session by itself
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CommandError(f"{command[0]} took more than {timeout:g} s") from None
+            raise
     if code != 0:
         raise CommandError(f"{command[0]} failed: {_reason(log, code)}")
 

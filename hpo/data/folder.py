@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 import time
@@ -14,6 +16,7 @@ from hpo.errors import FileError
 
 _REMEDY = "make room there, or point HPO_DATA at a folder that can be written"
 _WORK_PREFIX = ".fetch-"
+_LOCK = "lock"
 _ABANDONED_SECONDS = 6 * 3600.0  # far longer than all time limits of a fetch together
 
 
@@ -47,10 +50,13 @@ def work_folder(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=folder))
+    lock = _lock(work)
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def publish(work: Path, folder: Path, name: str) -> None:
@@ -88,12 +94,37 @@ def disk_errors(path: Path) -> AbstractContextManager[None]:
     return files.disk_errors(path, _REMEDY)
 
 
+def _lock(work: Path) -> int | None:
+    """A descriptor that tells others, as long as it is open, that somebody works there."""
+    try:
+        return files.write_locked(work / _LOCK, b"")
+    except OSError:  # what comes next tells of a full disk, and one without locks will do
+        return None
+
+
 def _remove_abandoned(folder: Path) -> None:
-    limit = time.time() - _ABANDONED_SECONDS
     for path in folder.glob(f"{_WORK_PREFIX}*"):
-        try:
-            abandoned = path.stat().st_mtime < limit
-        except FileNotFoundError:  # its owner finished just now
-            continue
-        if abandoned:
+        if _is_abandoned(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(work: Path) -> bool:
+    """Whether its owner has ended: its lock is free. One without a lock is judged by its age."""
+    try:
+        descriptor = os.open(work / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return _is_old(work)
+    return True
+
+
+def _is_old(work: Path) -> bool:
+    try:
+        return work.stat().st_mtime < time.time() - _ABANDONED_SECONDS
+    except FileNotFoundError:  # its owner finished just now
+        return False

@@ -1,8 +1,8 @@
 """The one look of a study with variations at the test rows: a score for each run, at its end.
 
 A search sees training rows only. Variations are no search: nothing is drawn, pruned or chosen by
-what comes out, so each run may be scored on the test rows, once, when its training is over. This
-is the only place in `hpo.search` that opens them.
+what comes out, so each run may be scored on the test rows, once, when its training is over. Of
+studies without variations `hpo.search` opens no test rows anywhere.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.storages._rdb import models
 
-from hpo.data import fetch
+from hpo.data import describe, fetch, load_train
+from hpo.data.rows import kind_of
 from hpo.definition import StudyDefinition
-from hpo.errors import DataError, TrainingError, UsageError
+from hpo.errors import DataError, FileError, TrainingError, UsageError
 from hpo.search import tables
 from hpo.search.storage import Storage
 from hpo.search.study import check_exists, exists, load
@@ -76,7 +77,8 @@ def serve_one(
     Raises:
         UsageError: there is no such study, or no longer; or this machine cannot train it.
         DataError: its data cannot be had here.
-        StorageError, FileError: the database refuses.
+        StorageError: the database refuses.
+        FileError: the disk of the database, of the state folder or of the data does.
     """
     study, definition = load(storage, name)
     data = _prepare(definition, stopping)
@@ -101,15 +103,16 @@ def serve_all(
 ) -> None:
     """Train trials of any study until `stopping` says so.
 
-    A study that cannot be trained here (its data is not to be had, its device is not there, or
-    it has been given up) is reported once and left to others. One that is deleted is let go.
+    A study that cannot be trained here (its data is not to be had or has no room, its device is
+    not there, or it has been given up) is reported once and left to others. One that is deleted is
+    let go.
 
     Args:
         opening: opens the database; asked again whenever a study was deleted.
         idle: return after so many seconds without work; None for never.
 
     Raises:
-        StorageError, FileError: the database refuses.
+        StorageError, FileError: the database refuses, or the state folder does.
     """
     server = _Server(opening, options, watch, stopping)
     try:
@@ -183,6 +186,8 @@ class _Server:
                 # Optuna's word for a trial that is no more: the study is another one of its name.
                 self._refuse(study, "its trials have vanished")
                 self._open_anew()
+            elif isinstance(error, _DataFolderError):
+                self._refuse(study, str(error), kind="data folder")
             elif isinstance(error, _NOT_HERE) and not isinstance(error, DeviceLost):
                 self._refuse(study, str(error))
             else:
@@ -209,23 +214,40 @@ class _Server:
         text = definition.to_json()
         if self._data is None or self._data[0] != text:
             self._data = None
-            if (data := _prepare(definition, self._stopping)) is None:
+            try:
+                data = _prepare(definition, self._stopping)
+            except FileError as error:
+                raise _DataFolderError(str(error)) from error
+            if data is None:
                 return None
             self._data = (text, data)
         return self._data[1]
 
-    def _refuse(self, study: OpenStudy, reason: str) -> None:
+    def _refuse(self, study: OpenStudy, reason: str, kind: str | None = None) -> None:
+        """Leave a study to others for a while.
+
+        Args:
+            kind: of reasons that are told once, whatever their words; None for this one alone.
+        """
+        kind = kind or reason
         known = self._refused.get(study.id)
-        if known is None or known.reason != reason:
+        if known is None or known.kind != kind:
             _log.warning("study `%s` is left to other workers: %s", study.name, reason)
-        self._refused[study.id] = _Refusal(reason, time.monotonic() + _REFUSED_SECONDS)
+        self._refused[study.id] = _Refusal(kind, time.monotonic() + _REFUSED_SECONDS)
+
+
+class _DataFolderError(DataError):
+    """A FileError of one study's data, told once: the free bytes in its text differ each time.
+
+    That of the database or of the state folder ends the worker: every study needs those.
+    """
 
 
 @dataclass(frozen=True)
 class _Refusal:
     """Why a study cannot be trained here, and when to look again (`time.monotonic`)."""
 
-    reason: str
+    kind: str
     until: float
 
 
@@ -290,7 +312,7 @@ def _prepare(definition: StudyDefinition, stopping: Callable[[], bool]) -> Split
 
     def get() -> None:
         try:
-            fetch(definition.dataset.name)
+            _fetch(definition)
         except Exception as error:  # noqa: BLE001 (it is raised below)
             problems.append(error)
 
@@ -303,3 +325,12 @@ def _prepare(definition: StudyDefinition, stopping: Callable[[], bool]) -> Split
     if problems:
         raise problems[0]
     return prepare(definition)
+
+
+def _fetch(definition: StudyDefinition) -> None:
+    """Bring and check what the study reads: no test rows, unless each run is scored on them."""
+    name = definition.dataset.name
+    if definition.looks_at_test:
+        fetch(name)
+    else:
+        load_train(name, kind_of(describe(name)))

@@ -136,6 +136,9 @@ def prepare(definition: StudyDefinition, *, with_validation_rows: bool = False) 
     dataset = definition.dataset
     about = describe(dataset.name)
     rows = load_train(dataset.name, kind_of(about))
+    if len(rows) != about.n_train:
+        # This has just unpacked somebody's own archive; until then nobody could count its rows.
+        _check_dataset(definition)
     parts = [
         (torch.from_numpy(training), torch.from_numpy(validation))
         for training, validation in divide(dataset, len(rows), definition.search.seed)

@@ -44,7 +44,8 @@ _POLL_SECONDS = 0.2
 _SHUTDOWN_SECONDS = 0.3
 _SILENT_SECONDS = 60.0
 _READING_BYTES = 64 * 1024
-_WRITING_BYTES = 192 * 1024 * 1024  # an artifact of 128 MiB in base64, with room
+_NOTE_BYTES = 512 * 1024
+_ARTIFACT_BYTES = 192 * 1024 * 1024  # an artifact of 128 MiB in base64, with room
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,8 @@ def serve(
         port = listener.getsockname()[1]
         anywhere = ipaddress.ip_address(place.address).is_unspecified
         rules = Rules(hosts, anywhere, options.allow_writes, keys, port)
-        most = _WRITING_BYTES if rules.writes else _READING_BYTES
         ready = partial(listening, place.url(port))
-        _answer(Door(pages, rules), most, listener, stopping, ready)
+        _answer(Door(pages, rules), _most_bytes(options), listener, stopping, ready)
 
 
 class Pages:
@@ -223,17 +223,27 @@ def _place(options: Options) -> _Place:
     # Whatever the machine's tables say of that name.
     host = "127.0.0.1" if options.host == "localhost" else options.host.strip("[]")
     try:
-        found = socket.getaddrinfo(
-            host or None, options.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        family, _, _, _, address = found[0]
         if not host:
             raise ValueError
+        family, address = _look_up(host, options.port)
     except (OSError, ValueError):  # ValueError: no host name can be written so
         raise UsageError(
             f"--host {options.host!r} is no address of this machine; 127.0.0.1 is the default"
         ) from None
-    return _Place(family, str(address[0]), options.port)
+    return _Place(family, address, options.port)
+
+
+def _look_up(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+    """The first address of a host; of a name, one of a family that this machine uses."""
+    kind = socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        # Only a name is chosen from: with this flag a machine that has no IPv4 address, or is
+        # without a network, would know no 127.0.0.1.
+        found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_ADDRCONFIG)
+    family, _, _, _, address = found[0]
+    return family, str(address[0])
 
 
 def _hosts(options: Options, place: _Place) -> frozenset[str]:
@@ -250,6 +260,13 @@ def _hosts(options: Options, place: _Place) -> frozenset[str]:
 
 
 # --- the server
+
+
+def _most_bytes(options: Options) -> int:
+    """Of a request's body, which is taken in before the door can ask for the token."""
+    if not options.allow_writes:
+        return _READING_BYTES
+    return _NOTE_BYTES if options.artifacts is None else _ARTIFACT_BYTES
 
 
 def _answer(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from pathlib import Path
@@ -32,35 +30,6 @@ from .conftest import Offer, Tiny, Web, raw_file
 
 def download(web: Web, silence: float = 5.0, total: float = 20.0) -> Download:
     return Download("web server of this test", lambda: [web.address], silence, total)
-
-
-def fake_client(folder: Path, name: str, script: str) -> None:
-    folder.mkdir(exist_ok=True)
-    program = folder / name
-    program.write_text(f"#!{sys.executable}\nimport os, sys\n{script}\n")
-    program.chmod(0o755)
-
-
-def tarball(members: dict[str, bytes], *, links: dict[str, str] | None = None) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, target in (links or {}).items():
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, target
-            archive.addfile(link)
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def bomb(size: int) -> bytes:
-    """Make a `.tgz` whose one member is `size` zero bytes, from a header and repeated blocks."""
-    info = tarfile.TarInfo("bomb")
-    info.size = size
-    block = gzip.compress(bytes(1 << 20))  # gzip streams may follow one another
-    return gzip.compress(info.tobuf()) + block * (size >> 20)
 
 
 def test_a_download_lands_whole_and_mapped(
@@ -193,131 +162,6 @@ def test_no_source_left_is_one_message(
     assert list((data_home / "tiny").iterdir()) == []
 
 
-NPM = "folder = sys.argv[sys.argv.index('--pack-destination') + 1]\n"
-
-
-def test_npm_delivers_the_named_members_and_no_others(
-    tiny: Tiny, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    members = {f"package/data/{name}": content for name, content in tiny.content.items()}
-    evil = {"../escaped": b"x", str(tmp_path / "escaped"): b"x", "package/index.js": b"x"}
-    (tmp_path / "rows.tgz").write_bytes(tarball(evil | members, links={"package/a": "/etc"}))
-    script = f"import shutil\nshutil.copy({str(tmp_path / 'rows.tgz')!r}, folder + '/r.tgz')"
-    fake_client(tmp_path / "bin", "npm", NPM + script)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    web.answers["/train-images.gz"] = gzip.compress(tiny.content["train-images"])
-    npm = NpmPackage("rows", "1.0.0", "package/data/")  # for what the download does not have
-    tiny.dataset(download(web), npm).fetch(tmp_path / "tiny")
-    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(tiny.content)
-    assert not list(tmp_path.rglob("escaped"))
-    assert len(tiny.dataset().load_test(tmp_path / "tiny")) == 10
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (tarball({"package/other": b"x"}), "the archive holds no package/data/test-images"),
-        (tarball({}, links={"package/data/train-images": "/etc/passwd"}), "the archive holds no"),
-        (tarball({"package/data/train-images": b"x"}), "train-images: expected 496 bytes"),
-        (b"not an archive", "the archive cannot be read"),
-        (tarball({"a": os.urandom(9999)})[:3000], "the archive cannot be read"),
-        (bomb(257 << 20), "unpacks to far more than it should"),
-    ],
-    ids=["other", "link", "altered", "foreign", "truncated", "bomb"],
-)
-def test_a_bad_archive_is_one_more_reason(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
-) -> None:
-    (tmp_path / "rows.tgz").write_bytes(content)
-    script = f"import shutil\nshutil.copy({str(tmp_path / 'rows.tgz')!r}, folder + '/r.tgz')"
-    fake_client(tmp_path / "bin", "npm", NPM + script)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(DataError) as caught:
-        tiny.dataset(NpmPackage("rows", "1.0.0", "package/data/")).fetch(tmp_path / "tiny")
-    assert reason in str(caught.value)
-    assert list((tmp_path / "tiny").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        (
-            r"sys.exit('npm error code E404\nnpm error 404 No - GET http://me:s3cr3t@host/rows')",
-            "npm failed: npm error 404 No - GET http://host/rows",
-        ),
-        ("sys.exit(3)", "npm failed: exit code 3"),
-        ("pass", "expected one *.tgz file from the client, found 0"),
-    ],
-)
-def test_a_client_that_fails_is_one_more_reason(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
-) -> None:
-    fake_client(tmp_path / "bin", "npm", script)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(DataError) as caught:
-        tiny.dataset(NpmPackage("rows", "1.0.0", "package/data/")).fetch(tmp_path / "tiny")
-    assert reason in str(caught.value)
-    assert "s3cr3t" not in str(caught.value)
-
-
-def test_a_client_that_hangs_is_ended_with_its_children(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pid_file = tmp_path / "pid"
-    fake_client(
-        tmp_path / "bin",
-        "npm",
-        "import time\nchild = os.fork()\n"
-        f"if child: open({str(pid_file)!r}, 'w').write(str(child))\ntime.sleep(60)",
-    )
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(DataError, match="npm took more than 1 s"):
-        tiny.dataset(NpmPackage("rows", "1.0.0", "p/", timeout=1.0)).fetch(tmp_path / "tiny")
-    end = time.monotonic() + 60
-    while _alive(int(pid_file.read_text())):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def test_apt_falls_back_to_lists_of_its_own(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system's lists do not know the package; private ones, fetched without root, do."""
-    calls = tmp_path / "calls"
-    fake_client(
-        tmp_path / "bin",
-        "apt-get",
-        f"open({str(calls)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
-        "private = any(a.startswith('Dir::State=') for a in sys.argv)\n"
-        "if 'update' in sys.argv: sys.exit(100)\n"
-        "if not private: sys.exit('E: Unable to locate package rows')\n"
-        "open('rows_1.deb', 'w').close()",
-    )
-    members = {f"./usr/rows/{n}.gz": gzip.compress(c) for n, c in tiny.content.items()}
-    (tmp_path / "content.tar").write_bytes(gzip.decompress(tarball(members)))
-    fake_client(
-        tmp_path / "bin",
-        "dpkg-deb",
-        f"sys.stdout.buffer.write(open({str(tmp_path / 'content.tar')!r}, 'rb').read())",
-    )
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    tiny.dataset(DebianPackage("rows", "usr/rows/")).fetch(tmp_path / "tiny")
-    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(tiny.content)
-    assert [line.split()[-1] for line in calls.read_text().splitlines()] == [
-        "rows",
-        "update",
-        "rows",
-    ]
-
-
 _FETCH = """
 import resource, sys
 from pathlib import Path
@@ -370,13 +214,48 @@ def test_a_killed_fetch_leaves_nothing_half_written(
     fetch.send_signal(signal.SIGKILL)
     fetch.communicate(timeout=30)
     assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == []
-    (left,) = folder.glob(".fetch-*")
+    assert len(list(folder.glob(".fetch-*"))) == 1
     full_web.stall.set()
     full_web.stalls_after = None
-    long_ago = time.time() - 86_400
-    os.utime(left, (long_ago, long_ago))
     tiny.dataset(download(full_web)).fetch(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(tiny.content)
+
+
+def test_the_work_of_a_process_that_lives_is_left_alone_however_old(
+    tiny: Tiny, tmp_path: Path, full_web: Web
+) -> None:
+    folder = tmp_path / "tiny"
+    full_web.stalls_after = 30
+    slow = start_fetch(full_web, tiny, folder)
+    end = time.monotonic() + 60
+    while not full_web.asked:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    (work,) = folder.glob(".fetch-*")
+    make_old(work)
+    with pytest.raises(DataError, match="no source has it"):
+        tiny.dataset().fetch(folder)
+    assert list(folder.iterdir()) == [work]
+    slow.kill()
+    slow.communicate(timeout=30)
+
+
+def test_what_has_no_lock_is_removed_when_it_is_old(
+    tiny: Tiny, tmp_path: Path, full_web: Web
+) -> None:
+    """Where the file system has none, or as hpo left it before it took any."""
+    folder = tmp_path / "tiny"
+    old, new = folder / ".fetch-old", folder / ".fetch-new"
+    for work in (old, new):
+        work.mkdir(parents=True)
+    make_old(old)
+    tiny.dataset(download(full_web)).fetch(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([new.name, *tiny.content])
+
+
+def make_old(folder: Path) -> None:
+    long_ago = time.time() - 86_400
+    os.utime(folder, (long_ago, long_ago))
 
 
 def test_a_full_disk_is_a_file_error_and_leaves_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from hpo.cli import main
 from hpo.errors import UsageError
 from hpo.search.storage import Storage
-from hpo.web.dashboard import Options, _hosts, _place
+from hpo.web.dashboard import Options, _hosts, _place, serve
 from tests.web.conftest import fill
 from tests.web.running import running
 
@@ -169,6 +170,24 @@ def test_an_address_is_judged_by_what_it_means(host: str, address: str) -> None:
     assert {"localhost", address} <= _hosts(Options(host=host), place)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_the_machine_itself_is_reached_where_it_has_no_other_ipv4_address(
+    url: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def as_glibc(*arguments: Any, **options: Any) -> Any:
+        if options.get("flags", 0) & socket.AI_ADDRCONFIG:
+            raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family not supported")
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", as_glibc)
+    listening: list[str] = []
+    serve(url, Options(host=host, port=0), lambda: True, listening.append)
+    [address] = listening
+    assert address.startswith(f"http://{host.replace('localhost', '127.0.0.1')}:")
+
+
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     with pytest.raises(UsageError, match="name an address of this machine"):
         _place(Options(host="192.0.2.1", port=0)).bind()
@@ -177,3 +196,32 @@ def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
 def test_further_names_are_known_without_case_and_dot() -> None:
     options = Options(allow_hosts=("GPU7.lab.", "[fd00::7]", "192.0.2.7"))
     assert {"gpu7.lab", "fd00::7", "192.0.2.7"} <= _hosts(options, _place(options))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fits", "answer", "too_long"),
+    [
+        ((), 40, 405, 64),
+        (("--allow-writes",), 400, 401, 512),
+        (("--allow-writes", "--artifacts", "."), 600, 401, 192 * 1024),
+        (("--artifacts", "."), 40, 405, 64),
+    ],
+)
+def test_a_body_may_be_as_long_as_what_may_be_written(
+    tmp_path: Path, url: str, arguments: tuple[str, ...], fits: int, answer: int, too_long: int
+) -> None:
+    """In KiB. It is taken in before the token is asked for, and refused before it is sent."""
+    extra = {"HPO_DASHBOARD_TOKEN": TOKEN}
+    with running(tmp_path, "--storage", url, *arguments, **extra) as dashboard:
+        assert put(dashboard.port, fits * 1024, sent=True) == answer
+        assert put(dashboard.port, too_long * 1024, sent=False) == 413
+
+
+def put(port: int, length: int, *, sent: bool) -> int:
+    """The status of the answer to a body of so many bytes, or to the mere announcement of one."""
+    head = (
+        f"PUT /api/studies/1/note HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as asking:
+        asking.sendall(head.encode() + bytes(length if sent else 0))
+        return int(asking.recv(12).split()[1])
