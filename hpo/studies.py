@@ -38,13 +38,13 @@ def valid_name(name: str) -> str:
     """Return `name` if a study may be called so: it becomes a file's and a folder's name.
 
     Raises:
-        UsageError: it could leave its folder, hide, or be taken for an option.
+        UsageError: it could leave its folder, hide, or be taken for an option or a path.
     """
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith(".") or is_path(name):
         raise UsageError(
             f"{_short(name)} cannot be a study's name: use 1 to 100 letters (a to z), digits, "
-            "`-`, `_` and `.`, begin with a letter or a digit, and neither end in `.` nor "
-            "have two of them in a row"
+            "`-`, `_` and `.`, begin with a letter or a digit, do not end in `.`, `.yaml` or "
+            "`.yml`, and have no two `.` in a row"
         )
     return name
 

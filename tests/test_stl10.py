@@ -43,14 +43,15 @@ def test_a_damaged_file_ends_the_command_in_one_sentence(folder: Path) -> None:
     assert "one of the two is cut or foreign" in done.stderr
 
 
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["here", "workers"])
 def test_rows_of_an_archive_that_are_too_few_are_told_before_there_is_a_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
     """As many as are published are taken for granted until the archive is unpacked."""
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "data"))
     packed = stl10_files.archive(stl10_files.content(40, 20))
     stl10_files.write(tmp_path / "data" / "stl10", {"stl10_binary.tar.gz": packed})
-    changes = (*SMALL, "--set", "training.batch_size=35")
+    changes = (*SMALL, "--set", "training.batch_size=35", *workers)
     done = hpo(tmp_path, "optimize", "--study", "stl10", "--trials", "1", *changes, expect=2)
     told = "a batch of 35 is larger than the 34 training rows of stl10; choose a smaller batch"
     assert told in done.stderr

@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; those of this process if left out.
     """
+    _open_closed_streams()
     arguments = _globals_first(sys.argv[1:] if arguments is None else arguments)
     scrub = Scrubber(arguments)
     command = typer.main.get_command(app)
@@ -90,6 +91,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (the last door: whatever it is, say it plainly)
         return _fail(error, scrub, debug="--debug" in arguments)
     return _code(code)
+
+
+def _open_closed_streams() -> None:
+    """Let what is written to a stdout or stderr that was closed (`>&-`) go nowhere.
+
+    Python has None in their place, which has nothing to write with; and an error that is printed
+    to None goes to stdout.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            # Open until the process ends, as the stream that it stands for would be.
+            stream = open(nowhere, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from hpo.definition import StudyDefinition
     from hpo.definition.problems import Problem
 
-__all__ = ["find_definition", "shorthands", "stored_definition", "unsuitable"]
+__all__ = ["asks_for_trials", "find_definition", "shorthands", "stored_definition", "unsuitable"]
 
 
 def shorthands(trials: int | None, seed: int | None) -> list[str]:
@@ -21,6 +22,21 @@ def shorthands(trials: int | None, seed: int | None) -> list[str]:
         raise UsageError(f"--trials: {trials} is not a number of trials; ask for 1 or more")
     changes = {"search.trials": trials, "search.seed": seed}
     return [f"{key}={value}" for key, value in changes.items() if value is not None]
+
+
+def asks_for_trials(changes: Sequence[str]) -> bool:
+    """Whether overrides, `--trials` among them, say how many trials a study is to have."""
+    from hpo.definition.source import parse
+
+    asked = False
+    for text in changes:
+        dotted, _, value = text.partition("=")
+        path = [key.strip() for key in dotted.split(".")]
+        if path == ["search"]:  # the whole section: what was set before it is gone
+            section = parse(value).data
+            asked = isinstance(section, dict) and "trials" in section
+        asked = asked or path == ["search", "trials"]
+    return asked
 
 
 def find_definition(
@@ -68,9 +84,17 @@ def stored_definition(study: str, url: str) -> StudyDefinition | None:
     from hpo.search.url import parse
 
     file = parse(url).path
-    if studies.is_path(study) or (file is not None and not file.exists()):
+    if studies.is_path(study) or (file is not None and not _is_there(file)):
         return None
     if not count_studies(url):
         return None
     with open_storage(url, must_exist=True) as opened:
         return load(opened, study)[1] if study in names(opened) else None
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a database's file is there; a disk that does not tell is an error."""
+    from hpo.files import disk_errors
+
+    with disk_errors(file, "name another database with --storage"):
+        return file.exists()

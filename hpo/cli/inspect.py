@@ -17,7 +17,7 @@ from hpo.cli.options import (
     storage_url,
     study_name,
 )
-from hpo.errors import HpoError
+from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
     from hpo.search.records import TrialRecord
@@ -228,11 +228,15 @@ def effects(
 def _put_in_order(opened: Storage, name: str | None) -> None:
     """Repair one study, or all of hpo's, and say on stderr what that did."""
     from hpo.search.repair import repair
-    from hpo.search.status import read_statuses
+    from hpo.search.study import names
 
-    names = [found.study for found in read_statuses(opened)] if name is None else [name]
-    for study in names:
-        done = repair(opened, study)
+    for study in names(opened) if name is None else [name]:
+        try:
+            done = repair(opened, study)
+        except UsageError:
+            if name is not None:
+                raise
+            continue  # stock Optuna's, or one that `read_statuses` warns of
         typer.echo(
             f"{study}: results told that lay on this disk: {done.replayed}, "
             f"slots of told trials marked as done: {done.finished}, "

@@ -6,6 +6,8 @@ A command's module offers `register(app)`, which adds its commands; `app.py` cal
 
 from __future__ import annotations
 
+import os
+import shlex
 from enum import StrEnum
 from typing import Annotated
 
@@ -34,6 +36,7 @@ __all__ = [
     "TextFormat",
     "TextOutputFormat",
     "Timeout",
+    "same_storage",
     "storage_url",
     "study_name",
 ]
@@ -130,7 +133,7 @@ Budget = Annotated[
         "--trials",
         metavar="N",
         help="Finished trials that the study is to have in total, over all runs; "
-        "`search.trials` of the study if left out.",
+        "`search.trials` of the study if left out, or what was asked for before if that is more.",
     ),
 ]
 
@@ -162,6 +165,18 @@ Lease = Annotated[
 def storage_url(given: str | None) -> str:
     """The database's URL: of the option, else of HPO_STORAGE (Typer reads it), else the file."""
     return given or DEFAULT_STORAGE
+
+
+def same_storage(url: str) -> str:
+    """What a command has to be told besides, with a space in front, to read the database at `url`.
+
+    Empty where it reads that one anyway. What may be secret is not repeated.
+    """
+    if url == storage_url(os.environ.get("HPO_STORAGE")):
+        return ""
+    from hpo.search.url import redact
+
+    return f" --storage {shlex.quote(url)}" if redact(url) == url else " (with the same --storage)"
 
 
 def study_name(name_or_path: str) -> str:

@@ -11,6 +11,8 @@ from hpo.files import disk_errors, write_whole
 
 __all__ = ["PageFile", "write_page"]
 
+_REMEDY = "name another file with --out"
+
 PageFile = Annotated[
     Path | None,
     typer.Option(
@@ -34,8 +36,9 @@ def write_page(out: Path | None, name: str, page: str) -> Path:
         FileError: the disk refuses; no half page is left.
     """
     path = Path() if out is None else out
-    if path.is_dir():
-        path /= name
-    with disk_errors(path, "name another file with --out"):
+    with disk_errors(path, _REMEDY):
+        if path.is_dir():
+            path /= name
+    with disk_errors(path, _REMEDY):
         write_whole(path, page.encode())
     return path

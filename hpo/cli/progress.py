@@ -29,6 +29,11 @@ _log = logging.getLogger(__name__)
 _QUIET_SECONDS = 15.0
 
 
+def _is_drawn(console: Console) -> bool:
+    """Whether progress is drawn there; `--quiet` silences it as it does log lines."""
+    return console.is_terminal and _log.isEnabledFor(logging.INFO)
+
+
 class SearchProgress:
     """Shows finished trials of the budget, the best value, running trials, and the time left.
 
@@ -56,6 +61,7 @@ class SearchProgress:
         self._spoken = time.monotonic()
         self._started = time.monotonic()
         self._first = self._done = finished()
+        self._drawn = _is_drawn(console)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,9 +70,8 @@ class SearchProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._drawn,
         )
-        self._terminal = console.is_terminal
         self._task = self._progress.add_task(
             "trials", total=budget, completed=self._first, status=self._status()
         )
@@ -107,7 +112,7 @@ class SearchProgress:
     def _show(self, done: int) -> None:
         self._progress.update(self._task, completed=done, status=self._status())
         now = time.monotonic()
-        if not self._terminal and now - self._spoken > _QUIET_SECONDS:
+        if not self._drawn and now - self._spoken > _QUIET_SECONDS:
             self._spoken = now
             _log.info(
                 "%d of %d trials, %s, %s", done, self._budget, self._status(), self._left(done)
@@ -177,7 +182,7 @@ class Spinner:
     """Shows what a longer step is at: the newest sentence on a terminal, each one elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        self._status = console.status("") if console.is_terminal else None
+        self._status = console.status("") if _is_drawn(console) else None
 
     def __call__(self, sentence: str) -> None:
         """Show a sentence."""

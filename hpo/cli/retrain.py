@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from hpo.cli.options import (
     StudyName,
     TextFormat,
     TextOutputFormat,
+    same_storage,
     storage_url,
     study_name,
 )
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_log = logging.getLogger(__name__)
 _LEARNING = ("learning", "overfitting_since")
 _Output = Annotated[
     Path, typer.Option("--output", help="The folder in which the artifact gets a folder.")
@@ -56,7 +59,8 @@ def retrain_best(
 
     name = study_name(study)
     folder = output / name
-    with Stop() as stop, open_storage(storage_url(storage), must_exist=True) as opened:
+    url = storage_url(storage)
+    with Stop() as stop, open_storage(url, must_exist=True) as opened:
         search, definition = load(opened, name)
         with opened.guard():
             # Workers may go on meanwhile: what is chosen and what is noted are of one moment.
@@ -64,7 +68,7 @@ def retrain_best(
             state = artifact.fingerprint(trials, definition)
             known = _up_to_date(folder, state)
             if known is None:
-                finalists = choose(trials, definition)
+                finalists = choose(trials, definition, same_storage(url))
                 with artifact.Draft(folder) as draft:
                     # Another process may have been at it until now.
                     known = _up_to_date(folder, state) or _make(
@@ -80,7 +84,7 @@ def _up_to_date(folder: Path, state: dict[str, Any]) -> dict[str, Any] | None:
     known = artifact.read_metrics(folder)
     if known is None or known.get("study_state") != state:
         return None
-    typer.echo(f"{folder} is up to date; the test set stays closed", err=True)
+    _log.info("%s is up to date; the test set stays closed", folder)
     return known
 
 

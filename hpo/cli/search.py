@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.definitions import find_definition, shorthands
+from hpo.cli.definitions import asks_for_trials, find_definition, shorthands
 from hpo.cli.options import (
     OUTAGE_SECONDS,
     SEARCH_PANEL,
@@ -25,6 +26,7 @@ from hpo.cli.options import (
     TextFormat,
     TextOutputFormat,
     Timeout,
+    same_storage,
     storage_url,
 )
 from hpo.cli.workers import worker_options
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from hpo.cli.signals import Stop
     from hpo.cli.supervising import Crew
     from hpo.definition import StudyDefinition
+    from hpo.search.ledger import Counts
     from hpo.search.records import TrialRecord
     from hpo.search.status import StudyStatus
     from hpo.search.storage import Storage
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-
+_log = logging.getLogger(__name__)
 _Workers = Annotated[
     str | None,
     typer.Option(
@@ -138,7 +141,7 @@ def optimize(
     with Stop(timeout) as stop:
         # Who mistypes a host is to hear so at once; from then on an outage is waited for.
         with open_storage(url) as opened:
-            budget, _ = _enter(opened, definition)
+            definition, counts = _enter(opened, definition, asked=asks_for_trials(changes))
         with open_storage(url, patience=Patience(OUTAGE_SECONDS, stop)) as opened:
             search, _ = load(opened, definition.name)
             train: Callable[[SearchProgress], bool]
@@ -148,7 +151,8 @@ def optimize(
             elif crew is not None:
                 command = WorkerCommand(definition.name, population, lease)
                 train = partial(run_crew, crew, command, url, opened, search, stop)
-            _run(opened, search._study_id, definition, budget, train, stop)
+            again = same_storage(url)
+            _run(opened, search._study_id, definition, counts.budget, train, stop, again)
 
 
 def submit(
@@ -174,14 +178,15 @@ def submit(
     definition = find_definition(study, url, changes, name)
     check(definition)
     with open_storage(url) as opened:
-        budget, finished = _enter(opened, definition)
+        _, counts = _enter(opened, definition, asked=asks_for_trials(changes))
     if output is TextFormat.JSON:
-        row = {"study": definition.name, "budget": budget, "finished": finished}
+        row = {"study": definition.name, "budget": counts.budget, "finished": counts.done}
         rendering.write_json(row)
         return
-    typer.echo(f"{definition.name}: {finished} of {budget} trials finished")
-    if finished < budget:
-        typer.echo("start workers with hpo worker, on any machine that reaches the database")
+    typer.echo(f"{definition.name}: {counts.done} of {counts.budget} trials finished")
+    if counts.done < counts.budget:
+        command = f"hpo worker{same_storage(url)}"
+        typer.echo(f"start workers with {command}, on any machine that reaches the database")
 
 
 def _check_here(definition: StudyDefinition) -> None:
@@ -192,20 +197,33 @@ def _check_here(definition: StudyDefinition) -> None:
 
     check(definition)
     name = definition.dataset.name
-    load_train(name, kind_of(describe(name)))
+    about = describe(name)
+    if len(load_train(name, kind_of(about))) != about.n_train:
+        check(definition)  # somebody's own archive, whose rows nobody could count before
 
 
-def _enter(opened: Storage, definition: StudyDefinition) -> tuple[int, int]:
-    """Create or resume a study and set its budget; returns the budget and what is done of it."""
+def _enter(
+    opened: Storage, definition: StudyDefinition, *, asked: bool
+) -> tuple[StudyDefinition, Counts]:
+    """Create or resume a study and set its budget.
+
+    Args:
+        asked: whether the command line says how many trials there are to be; if it does not, a
+            larger budget, which an earlier command asked for, stays.
+
+    Returns:
+        The definition with the trials that the study is to have, and how its budget stands.
+    """
     from hpo.search.halt import lift
-    from hpo.search.study import create_or_resume
+    from hpo.search.study import create_or_resume, load
 
-    search = create_or_resume(opened, definition, definition.name)
+    search = create_or_resume(opened, definition, definition.name, keep_trials=not asked)
+    if not asked:
+        definition = load(opened, definition.name)[1]
     with opened.guard():
         lift(search)
-        opened.ledger.set_budget(search._study_id, definition.search.trials)
-        counts = opened.ledger.counts(search._study_id)
-    return counts.budget, counts.done
+        opened.ledger.set_budget(search._study_id, definition.search.trials, lower=asked)
+        return definition, opened.ledger.counts(search._study_id)
 
 
 def _show_plan(
@@ -251,11 +269,14 @@ def _run(
     budget: int,
     train: Callable[[SearchProgress], bool],
     stop: Stop,
+    again: str,
 ) -> None:
     """Train, with progress on stderr, and say on stdout what came of it.
 
     Args:
+        budget: how many finished trials the study is to have now.
         train: returns whether the budget is met.
+        again: what a command has to be told of the database, with a space in front.
     """
     from hpo.cli.logs import stderr_console
     from hpo.cli.progress import SearchProgress
@@ -265,13 +286,13 @@ def _run(
 
     name, wanted = definition.name, definition.search.trials
     before = read_status(opened, name)
-    if before.finished >= wanted:
+    if before.finished >= budget:
         asked = f"{before.finished} trials have finished and {wanted} were asked for"
         typer.echo(f"{name}: {asked}; nothing to do")
         _show_result(opened, definition, before.best)
         return
     if budget > wanted:
-        typer.echo(f"{budget} trials have begun already; all of them are finished", err=True)
+        _log.info("%d trials have begun already; all of them are finished", budget)
     start = time.monotonic()
 
     def finished() -> int:
@@ -289,20 +310,27 @@ def _run(
     with contextlib.suppress(*([StorageError] if stop.signal_number else [])):
         after = read_status(opened, name)
         typer.echo(
-            f"{name}: {after.finished} of {budget} trials finished ({after.complete} complete, "
-            f"{after.pruned} pruned, {after.failed} failed), {_duration(time.monotonic() - start)}"
+            f"{name}: {after.finished} of {after.budget} trials finished ({after.complete} "
+            f"complete, {after.pruned} pruned, {after.failed} failed), "
+            f"{_duration(time.monotonic() - start)}"
         )
         _show_result(opened, definition, after.best)
         if met and not definition.variations:
-            _say_what_is_next(name, after)
+            _say_what_is_next(definition, after, again)
     _say_how_to_go_on(stop, met=met)
 
 
-def _say_what_is_next(name: str, status: StudyStatus) -> None:
+def _say_what_is_next(definition: StudyDefinition, status: StudyStatus, again: str) -> None:
+    from hpo.results.finalists import more_trials
+
+    name = definition.name
     if status.best is not None:
-        typer.echo(f"next: hpo retrain-best --study {name}")
+        typer.echo(f"next: hpo retrain-best --study {name}{again}")
+    elif (more := more_trials(definition, status.finished)) is not None:
+        typer.echo(f"next: hpo optimize --study {name} --trials {more}{again}")
     else:
-        typer.echo(f"next: hpo optimize --study {name} --trials {2 * status.finished}")
+        failed = "every cell of the grid failed or was pruned"
+        typer.echo(f"next: {failed}, so search other ranges under another --name")
 
 
 def _say_how_to_go_on(stop: Stop, *, met: bool) -> None:

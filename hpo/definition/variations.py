@@ -15,8 +15,9 @@ from pydantic_core import InitErrorDetails
 
 from hpo.definition.families import ConvolutionalSection
 from hpo.definition.leaves import detail
-from hpo.definition.networks import MlpSection
+from hpo.definition.networks import MlpSection, ModelSection, OptimizerSection, ScheduleSection
 from hpo.definition.problems import KeyPath, Problem, shown
+from hpo.definition.sections import ChoiceOfOne
 
 __all__ = [
     "describe_variation",
@@ -27,7 +28,12 @@ __all__ = [
     "without_variations",
 ]
 
-_CHOICES = ("model", "optimizer", "schedule")
+_SECTIONS: dict[str, type[ChoiceOfOne]] = {
+    "model": ModelSection,
+    "optimizer": OptimizerSection,
+    "schedule": ScheduleSection,
+}
+_CHOICES = tuple(_SECTIONS)
 _SHAPES = {one.repeated[2]: one.repeated for one in (MlpSection, ConvolutionalSection)}
 _SHARED = {
     "dataset": "all of them train on the same rows",
@@ -100,8 +106,11 @@ def describe_variation(overrides: Mapping[str, Any]) -> str:
 def factor(study: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[str, str] | None:
     """The one parameter that a variation changes, and to what; None if it changes several.
 
+    A section with the study's own option changes the settings in which the two differ; with
+    another one it changes the option, whatever that brings along.
+
     Args:
-        study: its data, with every default.
+        study: its data, with every default; its options are one each.
 
     Returns:
         The parameter's name as a search has it (`adam.lr`, `mlp.width_1`), and its value in words.
@@ -110,19 +119,45 @@ def factor(study: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[str,
     if len(settings) != 1:
         return None
     path, value = settings[0]
-    if path[0] in _CHOICES and len(path) == 1 and isinstance(value, Mapping):
-        return path[0], ", ".join(value)
+    home, options = path[0], study[path[0]]
+    if home in _CHOICES and len(path) < 3:
+        section = _whole(home, value if len(path) == 1 else {path[1]: value})
+        if list(section) != list(options):
+            return home, ", ".join(section)
+        [option] = section
+        before = _as_the_other(options[option], section[option])
+        after = _as_the_other(section[option], options[option])
+        keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        if len(keys) != 1:
+            return None
+        path, value, options = (home, option, *keys), after.get(keys[0]), {option: before}
     if path[-1] in _SHAPES and isinstance(value, list):
         count, each, key = _SHAPES[path[-1]]
-        own = study["model"][path[1]].get(key) or []
+        own = options[path[1]].get(key) or []
         pairs = enumerate(zip(own, value, strict=False))
-        changed = [place for place, (before, after) in pairs if before != after]
+        changed = [place for place, (was, is_now) in pairs if was != is_now]
         if len(own) != len(value):
             return f"{path[1]}.{count}", str(len(value))
         if len(changed) == 1:
             return f"{path[1]}.{each}_{changed[0]}", str(value[changed[0]])
     name = path[1:] if path[0] in _CHOICES else path
     return ".".join(name), _in_words(value)
+
+
+def _whole(home: str, section: Any) -> _Data:
+    """A variation's section with every default; without it the schedule is constant."""
+    read = _SECTIONS[home].model_validate({"constant": {}} if section is None else section)
+    return read.model_dump(mode="json")
+
+
+def _as_the_other(settings: _Data, other: _Data) -> _Data:
+    """A family's settings with a size for each layer, or stage, where the other has it so."""
+    for count, each, fixed in _SHAPES.values():
+        if fixed in other and fixed not in settings and count in settings:
+            sizes = [settings[each]] * settings[count]
+            rest = {key: settings[key] for key in settings if key not in (count, each)}
+            return {**rest, fixed: sizes}
+    return settings
 
 
 def _of_the_study(data: _Data, count: int) -> Iterator[InitErrorDetails]:

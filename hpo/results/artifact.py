@@ -39,7 +39,7 @@ from hpo.files import Exclusive, disk_errors, sync_folder, write_whole
 from hpo.results.prediction import PAGE, draw
 from hpo.results.retrain import Trained, Verdict
 from hpo.results.states import REMEDY, SavedStates
-from hpo.search.study import SURPLUS
+from hpo.search.records import SURPLUS
 
 __all__ = ["Draft", "fingerprint", "read_metrics"]
 

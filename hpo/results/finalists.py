@@ -16,6 +16,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from hpo import space
 from hpo.config import TrialConfig
 from hpo.definition import StudyDefinition
 from hpo.definition.metrics import DIRECTIONS
@@ -29,7 +30,7 @@ from hpo.training.population import Member, Population
 from hpo.training.streams import derive_seed
 from hpo.training.task import Split
 
-__all__ = ["Finalist", "choose", "score_again", "which_seeds"]
+__all__ = ["Finalist", "choose", "more_trials", "score_again", "which_seeds"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +68,13 @@ class Finalist:
         return max(1, round(median(self.best_epochs)))
 
 
-def choose(trials: Iterable[FrozenTrial], definition: StudyDefinition) -> list[Finalist]:
+def choose(
+    trials: Sequence[FrozenTrial], definition: StudyDefinition, storage: str = ""
+) -> list[Finalist]:
     """The best trials that trained to their end, best first, each config once.
+
+    Args:
+        storage: what a command has to be told of the database, with a space in front.
 
     Raises:
         TrainingError: no trial did.
@@ -89,11 +95,45 @@ def choose(trials: Iterable[FrozenTrial], definition: StudyDefinition) -> list[F
                 record.number, record.config, record.params, record.curve
             )
     if not chosen:
-        raise TrainingError(
-            f"study `{definition.name}` has no trial that trained to its end; "
-            f"run hpo optimize --study {definition.name} with more --trials first"
-        )
+        raise TrainingError(_none_to_choose(trials, definition, storage))
     return list(chosen.values())[: definition.retrain.finalists]
+
+
+def more_trials(definition: StudyDefinition, finished: int) -> int | None:
+    """How many trials to ask for in total where none of the finished ones trained to its end.
+
+    None where there are no more: each cell of a grid, and each variation, is trained once.
+    """
+    # A study that does not have what was asked for yet is to go on as it is.
+    wanted = max(definition.search.trials, 2 * finished)
+    if definition.search.sampler.name != "grid" and not definition.variations:
+        return wanted
+    most = space.cardinality(definition) or 0
+    return min(wanted, most) if finished < most else None
+
+
+def _none_to_choose(
+    trials: Sequence[FrozenTrial], definition: StudyDefinition, storage: str
+) -> str:
+    name = definition.name
+    finished = [
+        trial
+        for trial in trials
+        if trial.state.is_finished() and records.SURPLUS not in trial.user_attrs
+    ]
+    more = more_trials(definition, len(finished))
+    if more is None:
+        each, others = "cell of the grid", "ranges"
+        if definition.variations:
+            each, others = "variation", "variations"
+        return (
+            f"every {each} of study `{name}` failed or was pruned; "
+            f"start one with other {others} under another --name"
+        )
+    return (
+        f"study `{name}` has no trial that trained to its end; "
+        f"run hpo optimize --study {name} --trials {more}{storage} first"
+    )
 
 
 def score_again(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.study import SURPLUS
+from hpo.search.records import SURPLUS
 
 __all__ = ["halt", "halted", "judged", "lift"]
 

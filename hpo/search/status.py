@@ -7,10 +7,12 @@ Optuna calls RUNNING but that nobody holds, because its worker handed it back or
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,13 +21,13 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import FileError, UsageError
+from hpo.errors import DefinitionError, FileError, HpoError, UsageError
 from hpo.search import records
 from hpo.search.halt import halted
 from hpo.search.ledger import SlotRow
-from hpo.search.records import TrialRecord
+from hpo.search.records import SURPLUS, TrialRecord
 from hpo.search.storage import Storage, _check_path, _is_set_up, explain, open_storage
-from hpo.search.study import SLOT, SURPLUS, check_exists, load, names
+from hpo.search.study import SLOT, check_exists, load, names
 from hpo.search.url import Address, parse
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "read_trials",
 ]
 
+_log = logging.getLogger(__name__)
 _trials = models.TrialModel
 _attributes = models.TrialUserAttributeModel
 _values = models.TrialValueModel
@@ -112,11 +115,21 @@ def read_standing(storage: Storage, study: optuna.Study) -> Standing:
 
 
 def read_statuses(storage: Storage) -> list[StudyStatus]:
-    """The status of every study of hpo's in the database, oldest first."""
+    """The status of every study of hpo's in the database, oldest first.
+
+    One whose definition another version of hpo wrote may be unreadable: it is left out with a
+    warning.
+    """
     statuses = []
     for name in names(storage):
         try:
             statuses.append(read_status(storage, name))
+        except DefinitionError as error:
+            _log.warning(
+                "study `%s` is left out: this version of hpo cannot read its definition (%s); "
+                "use the version that wrote it",
+                *(name, error.problems[0]),
+            )
         except UsageError:  # stock Optuna's, or deleted just now
             continue
     return statuses
@@ -171,27 +184,33 @@ def count_studies(url: str) -> int | None:
     Raises:
         StorageError, FileError: it does not work, or could not be made.
     """
-    address = parse(url)
-    if address.path is not None:
-        _check_path(address, address.path, must_exist=False)
-        if not address.path.exists() and not os.access(address.path.parent, os.W_OK):
-            raise FileError(
-                f"{address.shown}: the folder {address.path.parent} cannot be written; "
-                "change its permissions or name another file"
-            )
-    if not _is_ready(address):
+    if not _is_ready(parse(url)):
         return None
     with open_storage(url, must_exist=True) as storage:
         return len(names(storage))
 
 
 def _is_ready(address: Address) -> bool:
+    """Whether hpo has set it up; else it could be made."""
     try:
+        if address.path is not None:
+            _check_place(address, address.path)
         return _is_set_up(address)
-    except Exception as error:  # noqa: BLE001 (a driver may raise anything)
+    except HpoError:
+        raise
+    except Exception as error:  # noqa: BLE001 (a driver, and the disk, may raise anything)
         problem = explain(error, address)
     # Not from within `except`: the driver's error may carry the password.
     raise problem
+
+
+def _check_place(address: Address, path: Path) -> None:
+    _check_path(address, path, must_exist=False)
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        raise FileError(
+            f"{address.shown}: the folder {path.parent} cannot be written; "
+            "change its permissions or name another file"
+        )
 
 
 def _records(study: optuna.Study, slots: list[SlotRow]) -> list[TrialRecord]:

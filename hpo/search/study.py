@@ -35,12 +35,12 @@ from hpo.search import records
 from hpo.search.asha import AshaPruner
 from hpo.search.history import history_of, last_history_of
 from hpo.search.ledger import Slot, SlotRow
+from hpo.search.records import SURPLUS
 from hpo.search.storage import Storage
 
 __all__ = [
     "DEFINITION",
     "SLOT",
-    "SURPLUS",
     "build_pruner",
     "build_sampler",
     "check_exists",
@@ -66,9 +66,6 @@ DEFINITION = "hpo:definition"
 SLOT = "hpo:slot"
 """The trial's user attribute that holds the id of its slot."""
 
-SURPLUS = "hpo:surplus"
-"""The user attribute of a trial that no slot knows, with the reason; no result counts it."""
-
 SamplerOf = Callable[[int], BaseSampler]
 """From a trial's number to the sampler that draws it, such as
 `lambda number: build_sampler(definition, trial_seed(definition.search.seed, number))`."""
@@ -77,11 +74,16 @@ _MOST_DIFFERENCES = 8
 _studies = models.StudyModel
 
 
-def create_or_resume(storage: Storage, definition: StudyDefinition, name: str) -> optuna.Study:
+def create_or_resume(
+    storage: Storage, definition: StudyDefinition, name: str, *, keep_trials: bool = False
+) -> optuna.Study:
     """The study `name`, created if it does not exist; safe for several processes at once.
 
     A study can be resumed with other `search.trials`, sampler, pruner, device or retrain
     settings; those are stored in place of the old ones.
+
+    Args:
+        keep_trials: where the stored `search.trials` is larger, it stays.
 
     Raises:
         UsageError: the stored study differs in something that its trials depend on.
@@ -95,6 +97,8 @@ def create_or_resume(storage: Storage, definition: StudyDefinition, name: str) -
         except DuplicatedStudyError:
             study = optuna.load_study(study_name=name, storage=storage.optuna)
             _check_same(study, definition, storage)
+            if keep_trials:
+                definition = _with_stored_trials(study, definition)
         text = definition.to_json()
         if study.user_attrs.get(DEFINITION) != text:
             study.set_user_attr(DEFINITION, text)
@@ -352,6 +356,16 @@ def _check_same(study: optuna.Study, definition: StudyDefinition, storage: Stora
         f"{storage.address.shown}: study `{study.study_name}` was started with another "
         f"definition ({listed}); go back to that one, or start a new study with --name"
     )
+
+
+def _with_stored_trials(study: optuna.Study, definition: StudyDefinition) -> StudyDefinition:
+    """The definition with as many trials as the stored one, if those are more."""
+    text = study.user_attrs.get(DEFINITION)
+    if text is None:  # its creator died before the definition was stored
+        return definition
+    trials = max(definition.search.trials, StudyDefinition.from_json(text).search.trials)
+    search = definition.search.model_copy(update={"trials": trials})
+    return definition.model_copy(update={"search": search})
 
 
 def _no_such_study(storage: Storage, name: str) -> str:

@@ -83,16 +83,16 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """
     url = f"sqlite:///{tmp_path_factory.mktemp('database') / 'studies.db'}"
     with open_storage(url) as storage:
-        _fill(_Filler(storage, "digits", [], budget=12))
-        _Filler(storage, "fresh", [], budget=3)
-        loss = _Filler(storage, "loss", ["search.metric=loss"], budget=5)
+        _fill(Filler(storage, "digits", [], budget=12))
+        Filler(storage, "fresh", [], budget=3)
+        loss = Filler(storage, "loss", ["search.metric=loss"], budget=5)
         for value in (0.5, 0.25):
             loss.finish(loss.begin(), TrialState.COMPLETE, value, [1.0, value], "finished")
         optuna.create_study(storage=storage.optuna, study_name="stock")
     return url
 
 
-class _Filler:
+class Filler:
     """A worker that trains nothing."""
 
     def __init__(self, storage: Storage, name: str, overrides: list[str], budget: int) -> None:
@@ -136,7 +136,7 @@ class _Filler:
         self.ledger.finish(slot)
 
 
-def _fill(worker: _Filler) -> None:
+def _fill(worker: Filler) -> None:
     for value in (0.9, 0.95, 0.95):
         worker.finish(worker.begin(), TrialState.COMPLETE, value, [0.5, value], "finished")
     worker.finish(worker.begin(), TrialState.PRUNED, None, [0.6, 0.4], "pruned")
@@ -146,7 +146,7 @@ def _fill(worker: _Filler) -> None:
     running.report(0.7, 2)
     handed_back, _ = worker.begin()
     worker.ledger.release(worker.holder, [handed_back])
-    silent = _Filler(worker.storage, "digits", [], budget=12)
+    silent = Filler(worker.storage, "digits", [], budget=12)
     # The slot that was handed back would come first.
     worker.claim(3600.0)
     silent.begin(lease=0.01)

@@ -201,14 +201,36 @@ def test_debug_shows_the_traceback_and_then_the_sentence(
     assert done.err.splitlines()[-1].startswith("hpo: ValueError: first line")
 
 
-def test_a_closed_stderr_changes_no_exit_code() -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$0" -m hpo status 2>&-', sys.executable],
+def with_closed(stream: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """A command that was started without a stdout (`1`) or a stderr (`2`)."""
+    command = f'exec "$0" -m hpo "$@" {stream}>&-'
+    return subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable, *arguments],
         check=False,
         capture_output=True,
         timeout=60,
     )
+
+
+def test_a_closed_stderr_changes_no_exit_code_and_puts_no_error_on_stdout() -> None:
+    done = with_closed("2", "status")
+    assert (done.returncode, done.stdout) == (69, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["data", "list"], ["studies", "list", "--format", "json"]],
+    ids=" ".join,
+)
+def test_a_closed_stdout_is_no_failure(arguments: list[str]) -> None:
+    done = with_closed("1", *arguments)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_closed_stdout_leaves_the_exit_code_of_an_error() -> None:
+    done = with_closed("1", "status")
     assert done.returncode == 69
+    assert done.stderr.startswith(b"hpo: sqlite:///hpo.db: there is no such file")
 
 
 def test_help_into_a_closed_pipe_is_quiet() -> None:

@@ -99,6 +99,10 @@ def test_a_page_is_replaced_and_a_place_that_refuses_is_named(
     done = here(folder, "curves", "--study", "large", "--out", str(nowhere), expect=74)
     assert done.stderr.startswith(f"hpo: {nowhere}: No such file or directory")
     assert done.stderr.endswith("name another file with --out\n")
+    long = tmp_path / ("x" * 300)
+    done = here(folder, "curves", "--study", "large", "--out", str(long), expect=74)
+    assert done.stderr.startswith(f"hpo: {long}: File name too long")
+    assert done.stderr.endswith("name another file with --out\n")
 
 
 def test_the_retrain_says_what_the_winner_did(folder: Path) -> None:

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import optuna
@@ -114,6 +118,50 @@ def test_a_broken_database_is_an_error_with_advice(run: Run, url: str, said: str
     assert row["state"] == "error"
     assert said in row["found"] + row["advice"]
     assert "pw" not in row["found"]
+
+
+def test_a_database_that_the_disk_does_not_tell_of_leaves_the_rest_of_the_report(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{'x' * 300}.db")
+    found = findings(run, code=1)
+    assert found["storage"]["state"] == "error"
+    assert "File name too long" in found["storage"]["found"]
+    assert found["storage"]["advice"] == "name another file"
+    assert found["python"]["state"] == "ok"
+
+
+def test_a_database_in_a_folder_of_another_user_is_an_error_with_advice() -> None:
+    """As another user than root, whom no permission stops, in a folder that is not pytest's."""
+    code = (
+        "import os, sys\n"
+        "from hpo import studies\n"
+        "from hpo.cli import main, rendering\n"
+        "from hpo.search import status\n"
+        "studies.available()\n"  # what it imports, this user may not read
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "try:\n"
+        "    status.count_studies(sys.argv[1])\n"
+        "except status.HpoError as error:\n"
+        "    print(error.exit_code, error)\n"
+        "print(main(['studies', 'show', 'nosuch', '--storage', sys.argv[1]]))\n"
+    )
+    here = Path(tempfile.mkdtemp(prefix="hpo-test-"))
+    try:
+        here.chmod(0o000)
+        command = [sys.executable, "-c", code, f"sqlite:///{here}/h.db"]
+        done = subprocess.run(
+            command, cwd="/", capture_output=True, text=True, check=False, timeout=60
+        )
+    finally:
+        here.chmod(0o755)
+        shutil.rmtree(here)
+    first, last = done.stdout.splitlines()
+    assert first.startswith(f"74 sqlite:///{here}/h.db: ")
+    assert first.endswith("name another file")
+    assert last == "74"
+    assert done.stderr.startswith(f"hpo: {here}/h.db: Permission denied")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_data_folder_that_cannot_be_read_is_an_error_with_advice(

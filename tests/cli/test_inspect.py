@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
-from .conftest import STUDY, Run, hpo
+from hpo.search.storage import open_storage
+from hpo.search.study import DEFINITION
+
+from .conftest import STUDY, Filler, Run, hpo
 
 STATUS = "study budget finished complete pruned failed running waiting best_trial best_value "
 STATUS += "best_params"
@@ -75,6 +79,25 @@ def test_status_without_a_study_lists_all_of_hpo(run: Run, database: str) -> Non
     assert fresh["budget"] == 3
     assert fresh["finished"] == 0
     assert (fresh["best_trial"], fresh["best_value"], fresh["best_params"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("repair", [[], ["--repair"]])
+def test_status_warns_of_a_study_that_it_cannot_read_and_shows_the_others(
+    run: Run, repair: list[str]
+) -> None:
+    with open_storage("sqlite:///hpo.db") as storage:
+        for name in ("first", "newer", "last"):
+            study = Filler(storage, name, [], budget=2).study
+            if name == "newer":
+                study.set_user_attr(DEFINITION, '{"name": "newer", "warp": 9}')
+        optuna.create_study(storage=storage.optuna, study_name="stock")
+    done = run("status", "--format", "json", *repair)
+    assert done.code == 0
+    assert [one["study"] for one in json.loads(done.out)] == ["first", "last"]
+    *others, warning = done.err.splitlines()
+    assert warning.startswith("warning: study `newer` is left out: this version of hpo cannot")
+    assert [line.split(":")[0] for line in others] == (["first", "last"] if repair else [])
+    assert run("status", "--study", "newer").code == 2
 
 
 def test_status_as_csv_and_as_a_table(run: Run, database: str) -> None:

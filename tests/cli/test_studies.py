@@ -88,6 +88,15 @@ def test_a_mistyped_study_is_one_also_where_no_database_could_be_made(
         assert "did you mean `mnist`" in done.err
 
 
+def test_a_database_of_which_the_disk_does_not_tell_is_an_error(run: Run) -> None:
+    long = f"sqlite:///{'x' * 300}.db"
+    for command in (["optimize", "--study"], ["submit", "--study"], ["studies", "show"]):
+        done = run(*command, "team", "--storage", long)
+        assert (done.code, done.out) == (74, "")
+        assert "File name too long" in done.err
+        assert done.err.endswith("; name another database with --storage\n")
+
+
 def test_show_reads_what_only_the_database_holds(run: Run, database: str, tmp_path: Path) -> None:
     text = run("studies", "show", "loss", "--storage", database).out
     assert yaml.safe_load(text)["search"]["metric"] == "loss"
@@ -200,3 +209,18 @@ def test_validate_knows_which_datasets_there_are(run: Run, own: Path) -> None:
 
 def test_schema_is_json(run: Run) -> None:
     assert set(json.loads(run("studies", "schema").out)["required"]) >= {"dataset", "model"}
+
+
+def test_a_file_whose_name_would_be_that_of_a_file_needs_another(run: Run) -> None:
+    """`--study x.yaml` means the file `x.yaml`, so no study may have this name."""
+    Path("studies").mkdir()
+    for file in ("x.yaml.yaml", "x.YML.yaml"):
+        Path("studies", file).write_text(STUDY.read_text())
+        refused = run("submit", "--study", f"studies/{file}")
+        assert refused.code == 2
+        assert "do not end in `.`, `.yaml` or `.yml`" in refused.err
+        assert "rename the file, or give a name with `--name`" in refused.err
+        assert run("status", "--study", f"studies/{file}").code == 2
+    assert "x." not in run("studies", "list").out
+    assert run("submit", "--study", "studies/x.yaml.yaml", "--name", "x").code == 0
+    assert run("status", "--study", "x").code == 0

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from hpo import space
 from hpo.definition import StudyDefinition, describe_variation
@@ -225,9 +226,56 @@ def test_the_one_parameter_that_a_variation_changes(load: Load) -> None:
         ({"training": {"batch_size": 16}}, ("training.batch_size", "16")),
         ({"optimizer.adam.lr": 0.01}, ("adam.lr", "0.01")),
         ({"optimizer": {"sgd": {"lr": 0.1}}}, ("optimizer", "sgd")),
+        ({"schedule": {"cosine": {"warmup": 0.1}}}, ("schedule", "cosine")),
         ({"model.mlp.widths": [32, 8]}, ("mlp.width_1", "8")),
         ({"model.mlp.widths": [32]}, ("mlp.layers", "1")),
         ({"model.mlp.widths": [8, 8]}, ("mlp.widths", "[8, 8]")),
         ({"model.mlp.dropout": 0.5}, ("mlp.dropout", "0.5")),
     ):
         assert factor(data, overrides) == found
+
+
+OWN = """\
+dataset: {name: digits}
+model: {mlp: {layers: 2, width: 32, activation: relu}}
+optimizer: {adam: {lr: 0.001, beta1: 0.8}}
+schedule: {step: {every: 10}}
+training: {batch_size: 32, epochs: 3}
+"""
+
+
+def test_a_section_with_the_own_option_changes_the_settings_that_differ(load: Load) -> None:
+    """Whatever the section leaves out is at its default, and so may be a change itself."""
+    data = json.loads(load(OWN).to_json())
+    for overrides, found in (
+        ({"optimizer": {"adam": {"lr": 0.01, "beta1": 0.8}}}, ("adam.lr", "0.01")),
+        ({"optimizer": {"adam": {"lr": 0.001}}}, ("adam.beta1", "0.9")),
+        ({"optimizer": {"adam": {"lr": 0.01}}}, None),
+        ({"optimizer": {"adam": {"lr": 0.001, "beta1": 0.8}}}, None),
+        ({"optimizer.adam": {"lr": 0.01, "beta1": 0.8}}, ("adam.lr", "0.01")),
+        ({"optimizer": {"adamw": {"lr": 0.001, "beta1": 0.8}}}, ("optimizer", "adamw")),
+        ({"schedule": {"step": {"gamma": 0.9}}}, ("step.gamma", "0.9")),
+        ({"schedule": {"constant": None}}, ("schedule", "constant")),
+        ({"schedule": None}, ("schedule", "constant")),
+        ({"model": {"mlp": {"layers": 2, "width": 32, "dropout": 0.5}}}, ("mlp.dropout", "0.5")),
+        ({"model": {"mlp": {"layers": 2, "width": 8}}}, ("mlp.width", "8")),
+        ({"model": {"mlp": {"layers": 3, "width": 32}}}, ("mlp.layers", "3")),
+        ({"model": {"mlp": {"layers": 3, "width": 8}}}, None),
+        ({"model": {"mlp": {"widths": [32, 8]}}}, ("mlp.width_1", "8")),
+        ({"model": {"mlp": {"widths": [32, 32, 32]}}}, ("mlp.layers", "3")),
+        ({"model": {"mlp": {"widths": [32, 8], "dropout": 0.5}}}, None),
+        ({"model": {"cnn": {"stages": 1, "channels": 4}}}, ("model", "cnn")),
+    ):
+        assert factor(data, overrides) == found, overrides
+
+
+def test_sizes_are_compared_however_the_section_gives_them(load: Load) -> None:
+    data = json.loads(load(OWN, "model={cnn: {stage_channels: [4, 8], kernel: 5}}").to_json())
+    for section, found in (
+        ("{stages: 2, channels: 4, kernel: 5}", ("cnn.channels_1", "4")),
+        ("{stages: 1, channels: 4, kernel: 5}", ("cnn.stages", "1")),
+        ("{stage_channels: [4, 8]}", ("cnn.kernel", "3")),
+        ("{stages: 2, channels: 4}", None),
+    ):
+        changed = {"model": {"cnn": yaml.safe_load(section)}}
+        assert factor(data, changed) == found, section

@@ -42,6 +42,8 @@ BAD_NAMES = [
     "a\\b",
     "C:x",
     "~",
+    "x.yaml",
+    "x.YML",
 ]
 
 

@@ -126,6 +126,25 @@ def test_runs_that_failed_stay_in_the_table_of_spreads(load: Load) -> None:
     assert spreads(made, trials[2:]) == []
 
 
+def test_a_section_that_changes_two_settings_counts_for_no_parameter(load: Load) -> None:
+    fixed = SEARCHED[: SEARCHED.index("model:")] + (
+        "model: {mlp: {widths: [16]}}\n"
+        "optimizer: {adam: {lr: 0.001}}\n"
+        "training: {batch_size: 32, epochs: 2}\n"
+        "variations:\n"
+        "  - {}\n"
+        "  - {optimizer: {adam: {lr: 0.01}}}\n"
+        "  - {optimizer.adam.lr: 0.1}\n"
+        "  - {optimizer: {adam: {lr: 0.01, beta1: 0.5}}}\n"
+        "  - {optimizer: {sgd: {lr: 0.1}}}\n"
+    )
+    trials = [record(n, n / 10, {"variation": n}) for n in range(5)]
+    found = {
+        row["parameter"]: (row["runs"], row["best_at"]) for row in spreads(load(fixed), trials)
+    }
+    assert found == {"adam.lr": (3, "0.1"), "optimizer": (2, "sgd")}
+
+
 @pytest.mark.parametrize("metric", ["loss", "rmse"])
 def test_the_best_of_an_error_is_the_lowest(load: Load, metric: str) -> None:
     text = SEARCHED.replace("metric: accuracy", f"metric: {metric}")

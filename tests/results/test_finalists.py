@@ -16,7 +16,7 @@ from hpo.errors import TrainingError
 from hpo.results.finalists import Finalist, choose, score_again
 from hpo.search import records
 from hpo.search.storage import Storage, open_storage
-from hpo.search.study import build_sampler, create_or_resume, start_trial
+from hpo.search.study import build_sampler, create_or_resume, retire, start_trial
 from hpo.training.population import Member, Population
 from hpo.training.task import prepare
 
@@ -76,6 +76,51 @@ def test_finalists_are_the_best_that_trained_to_their_end_each_config_once(
     tell(study, definition, 0.7)
     tell(study, definition, 0.6)
     assert [finalist.number for finalist in choose(study.trials, definition)] == [3, 4]
+
+
+def test_where_none_trained_to_its_end_it_says_how_many_trials_to_ask_for(
+    storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY + "search: {trials: 4}\n")
+    definition = load_definition(path)
+    study = create_or_resume(storage, definition, "study")
+    for asked in (4, 4, 6):
+        tell(study, definition, 0.5, TrialState.FAIL)
+        with pytest.raises(TrainingError) as caught:
+            choose(study.trials, definition, " --storage sqlite:///other.db")
+        assert str(caught.value) == (
+            "study `study` has no trial that trained to its end; run hpo optimize --study study "
+            f"--trials {asked} --storage sqlite:///other.db first"
+        )
+    retire(study, start_trial(study, 0, lambda n: build_sampler(definition, n))._trial_id, "late")
+    with pytest.raises(TrainingError, match="--trials 6 first"):
+        choose(study.trials, definition)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("search: {sampler: grid, trials: 2}\n", "every cell of the grid of study `study` failed"),
+        ("variations: [{}, {training.batch_size: 32}]\n", "every variation of study `study`"),
+    ],
+)
+def test_more_trials_than_cells_or_variations_are_not_asked_for(
+    storage: Storage, tmp_path: Path, more: str, sentence: str
+) -> None:
+    path = tmp_path / "study.yaml"
+    lr = "{choice: [0.1, 0.2]}" if "grid" in more else "0.1"
+    path.write_text(STUDY.replace("{float: [0.001, 1.0e+30], log: true}", lr) + more)
+    definition = load_definition(path)
+    study = create_or_resume(storage, definition, "study")
+    tell(study, definition, 0.5, TrialState.FAIL)
+    with pytest.raises(TrainingError, match="--trials 2 first"):
+        choose(study.trials, definition)
+    tell(study, definition, 0.5, TrialState.FAIL)
+    with pytest.raises(TrainingError, match=sentence) as caught:
+        choose(study.trials, definition)
+    assert "--trials" not in str(caught.value)
+    assert "under another --name" in str(caught.value)
 
 
 def test_equal_draws_that_trained_side_by_side_are_one_finalist(

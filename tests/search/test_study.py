@@ -20,10 +20,10 @@ from hpo.search import records
 from hpo.search.asha import AshaPruner
 from hpo.search.ledger import holder_name
 from hpo.search.storage import Storage, open_storage
+from hpo.search.records import SURPLUS
 from hpo.search.study import (
     DEFINITION,
     SLOT,
-    SURPLUS,
     build_pruner,
     build_sampler,
     create_or_resume,
