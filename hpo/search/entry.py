@@ -37,7 +37,7 @@ class Entry:
         place: where it is to begin; None if it may join any stream.
         company: False means that it trains in a population of its own.
         troubles: what it has been through; a suspect trains while nothing else does.
-        started: when this worker began with it, by `time.monotonic`.
+        started: when it was drawn, here or in other hands, by this process's `time.monotonic`.
         lost: another worker has it, or has told it.
         network: gives the tensors of the member's network, by the names of its module, once it
             has joined a population or was put by.

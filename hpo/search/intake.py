@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -21,9 +22,9 @@ from hpo.search.entry import Entry, Place
 from hpo.search.grid import CellSampler
 from hpo.search.halt import halted
 from hpo.search.ledger import Ledger, LostLease, Slot
+from hpo.search.records import SURPLUS
 from hpo.search.runs import Run
 from hpo.search.study import (
-    SURPLUS,
     build_sampler,
     find_finished_twin,
     find_trial_of_slot,
@@ -103,7 +104,8 @@ class Intake:
     def renew(self, entry: Entry) -> None:
         """Give a trial a member that stands where the last one was put by, or begins anew."""
         old, number = entry.member, entry.trial.number
-        entry.judged = max(entry.reported, default=0)
+        # Who reported a later epoch went on. What became of the last one, nobody may have said.
+        entry.judged = max(entry.judged, max(entry.reported, default=0) - 1)
         entry.company = entry.company and not entry.troubles.suspect
         snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
         if snapshot is None:
@@ -112,6 +114,7 @@ class Intake:
                 entry.place = Place(entry.origin["stream"], entry.origin["joined"])
             return
         entry.member = Member.restored(number, snapshot)
+        entry.judged = max(entry.judged, len(entry.member.history.records))
         entry.network = snapshot.networks[0].model_state
         stream = snapshot.stream // entry.member.folds
         entry.place = Place(stream, snapshot.epoch, snapshot.batch)
@@ -169,7 +172,7 @@ class Intake:
                 "precision": str(self._task.precision).removeprefix("torch."),
                 **run.origin,
             },
-            started=time.monotonic(),
+            started=_began(bound),
             place=run.place,
         )
         if bound is None:
@@ -232,6 +235,16 @@ def identity(entry: Entry) -> dict[str, Any]:
         "seed": entry.origin["seed"],
         "config": entry.member.config.to_dict(),
     }
+
+
+def _began(trial: FrozenTrial | None) -> float:
+    """When a trial was drawn, in any hands, by this process's `time.monotonic`."""
+    now = time.monotonic()
+    if trial is None or trial.datetime_start is None:
+        return now
+    age = datetime.now(UTC) - trial.datetime_start.astimezone(UTC)
+    # By the clock of whoever drew it, which may be ahead of this machine's.
+    return now - max(0.0, age.total_seconds())
 
 
 def _first_place(trial: FrozenTrial) -> Place | None:

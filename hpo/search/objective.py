@@ -35,6 +35,7 @@ __all__ = ["SearchCrew"]
 _log = logging.getLogger(__name__)
 _LEAVING_SECONDS = 2.5  # a worker that was told to stop leaves within 5 s
 _CLOSING_SECONDS = 30.0
+_FIRST_ROUNDS = 16  # of epochs with fewer side by side, before more are tried again
 
 
 class SearchCrew:
@@ -63,11 +64,13 @@ class SearchCrew:
         self._checkpoints = checkpoints
         self._task = task
         self._limits = limits
+        self._width = _Width(limits)
         self._watcher = watcher
         self._lost = lost
         self._retries = retries
         self._entries: dict[int, Entry] = {}
         self._waiting: deque[Entry] = deque()
+        self._unscored: list[tuple[Entry, Ending]] = []
 
     def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
         """Draw or take over trials for the room there is, until the budget has no free slot."""
@@ -112,13 +115,20 @@ class SearchCrew:
             return True
         epoch = len(member.history.records)
         # What it was judged by before, in these hands or others, it is not judged by again.
-        if epoch <= entry.judged or not is_judged(entry.trial.study, epoch):
+        if epoch <= entry.judged:
             return False
-        return entry.trial.should_prune()
+        if is_judged(entry.trial.study, epoch) and entry.trial.should_prune():
+            return True
+        entry.judged = epoch
+        return False
 
     def ended(self, population: Population, member: Member, ending: Ending) -> None:  # noqa: ARG002
         """Tell the trial, and mark its slot as done."""
-        self._teller.end(self._entries.pop(member.key), ending)
+        entry = self._entries.pop(member.key)
+        if self._teller.waits_for_score(entry):
+            self._unscored.append((entry, ending))
+        else:
+            self._teller.end(entry, ending)
 
     def failed(self, members: Sequence[Member], mishap: Mishap) -> None:
         """Send members whose population is lost again, fewer at a time or alone; or give up."""
@@ -126,7 +136,7 @@ class SearchCrew:
         company = len(self._entries) if mishap.memory else len(members)
         alone = company == 1
         if mishap.memory and not alone:
-            self._limits.members = company // 2
+            self._width.fell_short(company)
             _log.warning(
                 "%d trials side by side ran %s; going on with %d at a time",
                 *(company, mishap.reason, self._limits.members),
@@ -153,6 +163,11 @@ class SearchCrew:
 
     def rested(self, populations: Sequence[Population]) -> None:
         """Put members by, as often as that takes a small part of the time."""
+        self._width.rested()
+        unscored, self._unscored = self._unscored, []
+        for entry, ending in unscored:
+            self._is_lost(entry)
+            self._teller.end(entry, ending)
         try:
             if self._checkpoints.due():
                 self._checkpoints.save(self._copies(populations))
@@ -219,9 +234,61 @@ class SearchCrew:
             (entry.trial_id, partial(population.snapshot, member), identity(entry))
             for population in populations
             for member in population.members
-            if (entry := self._entries.get(member.key)) is not None and not entry.lost
+            if (entry := self._entries.get(member.key)) is not None
+            and not (entry.lost or _awaits_verdict(entry))
         ]
 
     def _bytes(self, member: Member) -> int:
         task = self._task
         return member.folds * member_bytes(member.config, task.shape, task.outputs)
+
+
+class _Width:
+    """How many trials train side by side: fewer once memory was short, more when that is over.
+
+    Often it is another program that takes the memory for a while. So twice as many are tried
+    after some rounds. A try that fails costs every trial what it trained since it was put by;
+    therefore the next one comes after twice as many rounds.
+
+    Args:
+        limits: its `members` are changed, and never come to more than they are now.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._most = limits.members
+        self._pause = _FIRST_ROUNDS
+        self._rounds = 0  # since memory was short, or more were tried
+        self._tries = False
+
+    def fell_short(self, company: int) -> None:
+        """Memory was short for so many trials, more than one."""
+        if self._tries:
+            self._pause *= 2
+        self._rounds, self._tries = 0, False
+        self._limits.members = company // 2
+
+    def rested(self) -> None:
+        """A round of epochs is over."""
+        self._rounds += 1
+        if self._rounds < self._pause:
+            return
+        self._rounds = 0
+        if self._limits.members < self._most:
+            self._limits.members, self._tries = min(2 * self._limits.members, self._most), True
+            _log.info("memory was enough for a while; trying %d at a time", self._limits.members)
+        else:
+            self._pause, self._tries = _FIRST_ROUNDS, False
+
+
+def _awaits_verdict(entry: Entry) -> bool:
+    """Whether a trial has come to an epoch that it is judged by, and was not judged yet.
+
+    Put by now, it would pass for one that went on.
+    """
+    trained = entry.member.history.records
+    return (
+        len(trained) > entry.judged
+        and is_judged(entry.trial.study, len(trained))
+        and ending_of(entry.member, trained[-1]) is None
+    )

@@ -1,29 +1,37 @@
 """Putting a study in order after crashes: anybody may do it at any time, and every worker does.
 
 Nothing of it can happen twice: a result is told, a slot done, and a trial retired, once.
+
+A copy of a database carries the id of the original, so both have one state folder, where trials of
+both lie under the same numbers. What is not known to be this database's is left there for a week.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from hpo.search import records
+from hpo.search.records import SURPLUS
 from hpo.search.spool import Result, Spool
 from hpo.search.state_folder import state_folder
 from hpo.search.storage import Storage
-from hpo.search.study import SLOT, SURPLUS, load, retire, surplus_trials
+from hpo.search.study import SLOT, load, retire, surplus_trials
 from hpo.search.telling import tell
 from hpo.training.checkpoints import Checkpoints
 
 __all__ = ["Repaired", "repair"]
 
 _trials = models.TrialModel
+_OLD_SECONDS = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -65,32 +73,45 @@ def _replay(study: optuna.Study, spool: Spool, result: Result) -> bool:
     """Tell a result that its worker could not; returns whether it counted."""
     try:
         trial = study._storage.get_trial(result.trial_id)
-    except KeyError:  # its study was deleted
-        spool.discard(result.trial_id)
+    except KeyError:  # its study was deleted, or it is a trial of another copy of the database
+        spool.discard(result.trial_id, older_than=_OLD_SECONDS)
         return False
     if result.study != study.study_name:
         return False  # it waits for somebody who is at that study
-    own = trial.user_attrs.get(SLOT) == result.slot_id and trial.number == result.number
-    told = (
-        own
-        and not trial.state.is_finished()
-        and tell(study, result, trial.intermediate_values.keys())
-    )
+    if not _is_of(result, trial):
+        spool.discard(result.trial_id, older_than=_OLD_SECONDS)
+        return False
+    told = not trial.state.is_finished() and tell(study, result, trial.intermediate_values.keys())
     spool.discard(result.trial_id)
     return told
+
+
+def _is_of(result: Result, trial: FrozenTrial) -> bool:
+    """Whether a result came out of a trial: who trained it is the last who began to."""
+    worker = records.read(trial, maximize=True).origin.get("worker")
+    own = (trial.number, trial.user_attrs.get(SLOT), worker)
+    return own == (result.number, result.slot_id, result.holder)
 
 
 def _clear(storage: Storage, checkpoints: Checkpoints) -> None:
     """Remove what dead workers left of trials that need it no more."""
     checkpoints.sweep()
     keys = checkpoints.keys()
-    running = sa.select(_trials.trial_id).where(
-        _trials.trial_id.in_(keys), _trials.state == TrialState.RUNNING
-    )
-    wanted = {row.trial_id for row in storage.rows(running)} if keys else set()
+    if not keys:
+        return
+    known = sa.select(_trials.trial_id, _trials.state).where(_trials.trial_id.in_(keys))
+    finished = {row.trial_id: row.state.is_finished() for row in storage.rows(known)}
     for key in keys:
-        if key not in wanted:
+        if finished.get(key, _is_old(checkpoints.folder / str(key))):
             checkpoints.remove(key)
+
+
+def _is_old(folder: Path) -> bool:
+    """Whether nothing was put into a folder for a long time."""
+    try:
+        return time.time() - folder.stat().st_mtime > _OLD_SECONDS
+    except OSError:  # it was removed meanwhile
+        return False
 
 
 def _settle(storage: Storage, study: optuna.Study) -> int:

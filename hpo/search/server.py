@@ -34,7 +34,8 @@ def connector(address: Address, patience: Patience) -> Callable[[], Any]:
     """A function that opens a connection; fit for `create_engine(creator=...)`.
 
     Whoever has patience tries again, so that one try to connect is short; a stop is then heard
-    soon.
+    soon. The server prepares no statements, unless the URL's `prepare_threshold` says after how
+    many times one is.
     """
     url = sa.make_url(address.url)
     place = {
@@ -53,11 +54,15 @@ def connector(address: Address, patience: Patience) -> Callable[[], Any]:
         **address.options,
     }
     given = {key: value for key, value in place.items() if value is not None}
+    # A pooler that serves a transaction at a time gives the next one to another session, which
+    # knows nothing of statements that were prepared in this.
+    repeats = given.pop("prepare_threshold", None)
     kind = _connection_class()
 
     def connect() -> Any:
         connection = kind.connect(autocommit=True, **given)
         connection.stopping = patience.stopping
+        connection.prepare_threshold = None if repeats is None else int(repeats)
         connection.execute(_SETTINGS)
         connection.autocommit = False
         return connection

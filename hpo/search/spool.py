@@ -98,10 +98,16 @@ class Spool:
             self.discard(trial_id)
             self._unlock(trial_id)
 
-    def discard(self, trial_id: int) -> None:
-        """Remove a result, whoever has put it there."""
+    def discard(self, trial_id: int, *, older_than: float | None = None) -> None:
+        """Remove a result, whoever has put it there.
+
+        Args:
+            older_than: seconds; a younger one stays. None removes it in any case.
+        """
+        path = self._path(trial_id)
         with contextlib.suppress(OSError):
-            self._path(trial_id).unlink(missing_ok=True)
+            if older_than is None or time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
 
     def close(self) -> None:
         """Leave what was not told to whoever comes next."""

@@ -1,7 +1,8 @@
 """Where workers keep their own: checkpoints, and results that the database has yet to hear of.
 
 One folder a database, named after the random id that the database carries: a database that was
-deleted and made anew, or that another path leads to, is told from it.
+deleted and made anew, or that another path leads to, is told from it. A copy of the file is not:
+`repair` minds that.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -23,8 +24,11 @@ from hpo.search.spool import Result, Spool
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending
 from hpo.training.history import History
+from hpo.training.mishaps import attempt
 
 __all__ = ["Teller", "Watcher", "tell"]
+
+_log = logging.getLogger(__name__)
 
 _STATES = {
     Ending.FINISHED: TrialState.COMPLETE,
@@ -96,9 +100,15 @@ class Teller:
         self._watcher = watcher
         self._final = final
         self._spooled: dict[int, Result] = {}
+        self._unscored: dict[int, str] = {}
 
-    def put_by(self, entry: Entry, ending: Ending) -> None:
-        """Write down how a trial ends, before anything else is said of its last epoch."""
+    def put_by(self, entry: Entry, ending: Ending, *, last: bool = False) -> None:
+        """Write down how a trial ends, before anything else is said of its last epoch.
+
+        Args:
+            last: False where a network that cannot be scored on the test rows gets another try:
+                then nothing is written, and the trial `waits_for_score`.
+        """
         history = entry.member.history
         state = _STATES[ending]
         reason = ending.value
@@ -111,8 +121,23 @@ class Teller:
         curve = [] if ending is Ending.DIVERGED else history.curve()
         outcome = _outcome(entry, history, reason)
         if self._final is not None and state == TrialState.COMPLETE:
-            outcome |= self._final(entry.member.config, entry.network())
+            scores, problem = _scores(entry, self._final)
+            if problem is not None and not last:
+                _log.warning(
+                    "trial %d cannot be scored on the test rows yet: %s",
+                    *(entry.trial.number, problem),
+                )
+                self._unscored[entry.trial_id] = problem
+                return
+            if problem is not None:
+                problem = self._unscored.get(entry.trial_id, problem)
+                outcome["reason"] = f"{reason}; not scored on the test rows: {problem}"
+            outcome |= scores
         self._put(entry, state, value, outcome, curve)
+
+    def waits_for_score(self, entry: Entry) -> bool:
+        """Whether a trial should be ended when more memory is free, to be scored then."""
+        return entry.trial_id in self._unscored
 
     def end(self, entry: Entry, ending: Ending) -> None:
         """Tell a trial with all that is known of it, and mark its slot as done."""
@@ -120,7 +145,7 @@ class Teller:
             self.drop(entry)
             return
         if entry.trial_id not in self._spooled:
-            self.put_by(entry, ending)
+            self.put_by(entry, ending, last=True)
         self._tell(entry)
 
     def fail(self, entry: Entry, reason: str) -> None:
@@ -207,6 +232,7 @@ class Teller:
             self._stop_if_too_many_fail()
 
     def _forget(self, trial_id: int) -> None:
+        self._unscored.pop(trial_id, None)
         self._spooled.pop(trial_id, None)
         self._spool.drop(trial_id)
 
@@ -235,6 +261,22 @@ def _outcome(entry: Entry, history: History, reason: str) -> dict[str, Any]:
         "epochs": len(history.records),
         "best_epoch": history.best.epoch if history.best else None,
         "train_seconds": round(history.train_seconds, 4),
-        "total_seconds": round(time.monotonic() - entry.started, 4),
+        "total_seconds": round(max(time.monotonic() - entry.started, history.train_seconds), 4),
         "reason": reason,
     }
+
+
+def _scores(entry: Entry, final: FinalScore) -> tuple[dict[str, float], str | None]:
+    """What a network comes to on the test rows, or why nobody knows.
+
+    Its population need not be there for the next try.
+    """
+    scores: dict[str, float] = {}
+
+    def score() -> None:
+        state = {name: tensor.cpu() for name, tensor in entry.network().items()}
+        entry.network = lambda: state
+        scores.update(final(entry.member.config, state))
+
+    mishap = attempt(score)
+    return scores, None if mishap is None else mishap.reason

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hpo.errors import TrainingError
+from hpo.errors import FileError, StorageError, TrainingError
 from hpo.training.population import Stopped
 
 __all__ = ["DeviceLost", "Mishap", "attempt", "give_memory_back", "is_short_of_memory"]
@@ -67,11 +67,13 @@ def attempt(work: Callable[[], None]) -> Mishap | None:
 
     Raises:
         Stopped: the work was asked to stop, which is no mishap.
+        StorageError, FileError: the database, or the disk, refused while it was asked that; so
+            it is the worker's trouble, and no member's.
         DeviceLost: this process cannot go on, another one can.
     """
     try:
         work()
-    except Stopped:
+    except (Stopped, StorageError, FileError):
         raise
     except Exception as error:  # noqa: BLE001 (whatever a member does, it is contained)
         mishap = _read(error)

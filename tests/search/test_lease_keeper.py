@@ -9,6 +9,7 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
+from hpo.search import tables
 from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import Ledger, LostLease
 from hpo.search.storage import Storage
@@ -134,6 +135,23 @@ def test_a_keeper_says_what_was_lost(
         shaky.finish(first)
     shaky.finish(second)
     assert sum("taken over" in message for message in caplog.messages) == 1
+
+
+def test_leases_are_fresh_soon_after_the_clock_has_leapt(
+    shaky: Shaky, study_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine wakes up: by the database's clock every lease has run out."""
+    shaky.claim(study_id, ELSEWHERE, 1, LEASE)
+    clock = time.time
+    with LeaseKeeper(shaky, ELSEWHERE, LEASE):
+        with shaky._engine.begin() as connection:
+            connection.execute(sa.update(tables.slots).values(expires=0.0))
+        time.sleep(1.5)
+        assert shaky.tries == 0
+        monkeypatch.setattr(time, "time", lambda: clock() + LEASE)
+        wait_for(lambda: expires_in(shaky, study_id, 0) > LEASE / 2, seconds=20)
+        time.sleep(1.5)
+        assert shaky.tries == 1  # once a leap
 
 
 def test_a_result_that_could_not_be_told_keeps_its_slot(shaky: Shaky, study_id: int) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo.search.berths
 import hpo.search.worker
 import hpo.space
-from hpo.definition import StudyDefinition, load_definition
-from hpo.errors import TrainingError
+from hpo.errors import StorageError, TrainingError
 from hpo.search.halt import halt, halted, judged, lift
 from hpo.search.holder import holder_name
 from hpo.search.lease_keeper import LeaseKeeper
@@ -26,85 +24,21 @@ from hpo.search.ledger import Slot
 from hpo.search.objective import SearchCrew
 from hpo.search.repair import repair
 from hpo.search.spool import Result, Spool
-from hpo.search.state_folder import state_folder
 from hpo.search.status import read_status
 from hpo.search.storage import Storage, open_storage
-from hpo.search.study import create_or_resume, load, retire, start_trial
+from hpo.search.study import retire, start_trial
 from hpo.search.troubles import TROUBLES
-from hpo.search.worker import WorkerOptions, build_crew, run_worker
+from hpo.search.worker import WorkerOptions
 from hpo.training.fit import Ending
 from hpo.training.history import EpochRecord
 from hpo.training.mishaps import DeviceLost
 from hpo.training.population import Member, Population
-from hpo.training.task import Split, prepare
-
-STUDY = """
-dataset: {name: digits}
-model: {mlp: {layers: 1, width: {int: [16, 64]}}}
-optimizer: {adam: {lr: {float: [1.0e-4, 1.0e-2], log: true}}}
-training: {batch_size: {choice: [32, 64]}, epochs: 3}
-search: {trials: 3, sampler: random, pruner: none}
-"""
-ALONE = WorkerOptions(population=1)
-OTHER = "elsewhere:1:1-abc-1-x"
-
-
-class Watcher:
-    """Counts."""
-
-    def __init__(self) -> None:
-        self.epochs = 0
-        self.told: list[int] = []
-
-    def epoch(self, *_: float) -> None:
-        self.epochs += 1
-
-    def finished(self, number: int, *_: object) -> None:
-        self.told.append(number)
-
-    def waiting(self) -> None:
-        pass
-
-
-class Search:
-    """A study with a budget, and workers of it in this process."""
-
-    def __init__(self, storage: Storage, definition: StudyDefinition, data: Split) -> None:
-        self.storage, self.definition, self.data = storage, definition, data
-        self.study = create_or_resume(storage, definition, "s")
-        storage.ledger.set_budget(self.study._study_id, definition.search.trials)
-
-    def run(
-        self,
-        watcher: Watcher,
-        options: WorkerOptions = ALONE,
-        stopping: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        given = (self.storage, self.study, self.definition, self.data, options)
-        return run_worker(*given, watcher=watcher, stopping=stopping)
-
-    def crew(self, storage: Storage, holder: str) -> SearchCrew:
-        study, _ = load(storage, "s")
-        return build_crew(
-            *(storage, study, self.definition, self.data, ALONE, holder),
-            watcher=Watcher(),
-            lost=frozenset,
-            stopping=lambda: False,
-        )
-
-    def change(self, **values: object) -> None:
-        """Change every slot that is not done, behind everybody's back."""
-        slots = sa.table("hpo_slots", *(sa.column(name) for name in ("done", *values)))
-        with self.storage.engine.begin() as connection:
-            connection.execute(sa.update(slots).where(~slots.c.done).values(**values))
+from tests.searching import OTHER, Search, Watcher, begin
 
 
 @pytest.fixture
 def search(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
-    monkeypatch.setenv("HPO_STATE", str(tmp_path / "state"))
-    (tmp_path / "s.yaml").write_text(STUDY)
-    definition = load_definition(tmp_path / "s.yaml")
-    return Search(storage, definition, prepare(definition))
+    return begin(storage, tmp_path, monkeypatch)
 
 
 def test_a_slot_that_was_lost_and_claimed_again_is_its_holders_own(search: Search) -> None:
@@ -138,6 +72,22 @@ def test_who_loses_the_device_leaves_its_trials_to_be_taken_over(
     search.change(holder=OTHER, expires=0.0)  # its process is dead
     assert search.run(Watcher())
     assert search.study.trials[0].user_attrs[TROUBLES]["deaths"] == 1
+
+
+def test_a_database_that_cannot_be_asked_is_no_trials_fault(search: Search) -> None:
+    """Whoever serves a study looks now and then whether it is still there, between two batches."""
+    watcher, away = Watcher(), [StorageError("the database is away")]
+
+    def stopping() -> bool:
+        if watcher.epochs == 1 and away:
+            raise away.pop()
+        return False
+
+    with pytest.raises(StorageError, match="is away"):
+        search.run(watcher, stopping=stopping)
+    assert TROUBLES not in search.study.trials[0].user_attrs
+    assert search.run(watcher)
+    assert sorted(watcher.told) == [0, 1, 2]
 
 
 def test_no_memory_to_save_trials_ends_nobody(
@@ -247,7 +197,7 @@ def test_who_takes_over_a_trial_that_was_trained_to_its_end_only_tells_it(
     monkeypatch.setattr(SearchCrew, "report", away)
     with pytest.raises(TrainingError):
         search.run(Watcher())
-    (result,) = Spool(_spool(search)).abandoned()
+    (result,) = Spool(search.folder / "spool").abandoned()
     # Another worker of this machine that has put the study in order already.
     monkeypatch.setattr(hpo.search.worker, "repair", lambda *_: None)
     assert search.run(Watcher())
@@ -272,7 +222,9 @@ def test_what_a_worker_could_not_tell_is_told_by_the_next_in_its_process(
     three = WorkerOptions(population=3)
     with pytest.raises(TrainingError, match="too many"):
         search.run(Watcher(), three)
-    spooled = {result.number: result.value for result in Spool(_spool(search)).abandoned()}
+    spooled = {
+        result.number: result.value for result in Spool(search.folder / "spool").abandoned()
+    }
     assert search.run(Watcher(), three)
     for trial in search.study.get_trials():
         assert sorted(trial.intermediate_values) == [1, 2, 3]
@@ -359,7 +311,3 @@ def test_a_slot_that_is_still_trained_is_not_claimed_when_it_was_freed(
     ledger.release(OTHER, [slot])  # it is let go of
     (again,) = ledger.claim(study_id, OTHER, 3, 600.0)
     assert again.id == slot.id
-
-
-def _spool(search: Search) -> Path:
-    return state_folder(search.storage.ledger.database_id) / "spool"

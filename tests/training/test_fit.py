@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
-from hpo.errors import TrainingError
+from hpo.errors import FileError, HpoError, StorageError, TrainingError
 from hpo.training.fit import Ending, fit
 from hpo.training.history import EpochRecord
 from hpo.training.mishaps import Mishap
@@ -184,6 +184,24 @@ def test_a_stop_leaves_at_the_next_batch(bench: Bench) -> None:
     assert len(one.history.records) == 1
     assert crew.endings == {}
     assert crew.leaving == [0]  # it can still be read, as it is
+
+
+@pytest.mark.parametrize("error", [StorageError("it is away"), FileError("it is full")])
+def test_what_goes_wrong_with_asking_for_a_stop_is_nobodys_mishap(
+    bench: Bench, error: HpoError
+) -> None:
+    one = member(0)
+
+    def stopping() -> bool:
+        if one.networks[0].optimizer.steps == 8:
+            raise error
+        return False
+
+    crew = Crew([[(bench.population(), [one])]])
+    with pytest.raises(type(error), match="it is"):
+        fit(crew, bench.validation, stopping)
+    assert crew.mishaps == []
+    assert crew.leaving == [0]
 
 
 class Breaking(Population):
