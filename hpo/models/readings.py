@@ -25,8 +25,8 @@ from hpo.models.products import multiply
 
 __all__ = ["Readings"]
 
-# So much of members' own inputs is made at once: on a CPU what its caches hold, on a GPU what takes
-# few launches.
+# So much of members' own inputs is made at once: on a CPU what its caches hold, on a GPU what
+# takes few launches.
 _AT_ONCE = {"cpu": 2**21}
 _AT_ONCE_ELSEWHERE = 2**28
 

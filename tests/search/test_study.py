@@ -19,8 +19,8 @@ from hpo.errors import UsageError
 from hpo.search import records
 from hpo.search.asha import AshaPruner
 from hpo.search.ledger import holder_name
-from hpo.search.storage import Storage, open_storage
 from hpo.search.records import SURPLUS
+from hpo.search.storage import Storage, open_storage
 from hpo.search.study import (
     DEFINITION,
     SLOT,

@@ -96,7 +96,7 @@ def test_what_is_held_between_epochs_is_within_a_factor(
 
 
 def test_normalised_inputs_cost_a_member_little(task: Task) -> None:
-    """Whatever of a batch is the same for all is held once: members have no inputs of their own."""
+    """What is the same of a batch for all is held once: members have no inputs of their own."""
     own = config((64,), 512, False, "adam")
     assert isinstance(own.model, MlpConfig)
     model = replace(own.model, input_batch_norm=True, input_dropout=0.2)
