@@ -39,8 +39,8 @@ from hpo import space
 from hpo.data.rows import LabelledRows
 from hpo.data.tensors import ImageTensors
 from hpo.definition import StudyDefinition, load_definition
+from hpo.holder import holder_name
 from hpo.search import study as studies
-from hpo.search.holder import holder_name
 from hpo.search.storage import Storage, open_storage
 from hpo.search.worker import WorkerOptions, build_crew
 from hpo.training.fit import Ending

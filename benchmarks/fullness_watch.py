@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.silence import Silent
 from hpo.definition import StudyDefinition
-from hpo.search.holder import holder_name
+from hpo.holder import holder_name
 from hpo.search.objective import SearchCrew
 from hpo.search.storage import open_storage
 from hpo.search.study import create_or_resume

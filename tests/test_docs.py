@@ -349,7 +349,7 @@ def test_a_dataset_of_ones_own_is_searched_as_the_page_says(tmp_path: Path) -> N
 ROOMS = (
     *("cli", "web", "results", "engines", "search", "training", "models", "data"),
     *("grid", "space", "definition", "studies", "config", "files", "folders"),
-    *("shuffling", "errors"),
+    *("shuffling", "holder", "errors"),
 )
 """From the top down; a room imports from itself and from below."""
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import optuna
 
     from hpo.definition import StudyDefinition
     from hpo.definition.problems import Problem
 
-__all__ = ["asks_for_trials", "find_definition", "shorthands", "stored_definition", "unsuitable"]
+__all__ = [
+    "asks_for_trials",
+    "find_definition",
+    "planned",
+    "shorthands",
+    "stored_definition",
+    "unsuitable",
+]
 
 
 def shorthands(trials: int | None, seed: int | None) -> list[str]:
@@ -78,18 +87,41 @@ def stored_definition(study: str, url: str) -> StudyDefinition | None:
         StorageError, FileError: the database cannot be used.
     """
     from hpo import studies
+
+    if studies.is_path(study):
+        return None
+    return _look_up(study, url, lambda _, definition: definition)
+
+
+def planned(definition: StudyDefinition, url: str) -> StudyDefinition:
+    """What a command that does not say how many trials would search; the database stays as it is.
+
+    Raises:
+        StorageError, FileError: the database cannot be used.
+        UsageError: its study of this name is not hpo's.
+    """
+    from hpo.search.study import as_asked
+
+    asked = _look_up(definition.name, url, lambda study, _: as_asked(study, definition))
+    return asked or definition
+
+
+def _look_up(
+    name: str,
+    url: str,
+    read: Callable[[optuna.Study, StudyDefinition], StudyDefinition],
+) -> StudyDefinition | None:
+    """What `read` makes of a stored study; None where there is none, or no database yet."""
     from hpo.search.status import count_studies
     from hpo.search.storage import open_storage
     from hpo.search.study import load, names
     from hpo.search.url import parse
 
     file = parse(url).path
-    if studies.is_path(study) or (file is not None and not _is_there(file)):
-        return None
-    if not count_studies(url):
+    if (file is not None and not _is_there(file)) or not count_studies(url):
         return None
     with open_storage(url, must_exist=True) as opened:
-        return load(opened, study)[1] if study in names(opened) else None
+        return read(*load(opened, name)) if name in names(opened) else None
 
 
 def _is_there(file: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.definitions import asks_for_trials, find_definition, shorthands
+from hpo.cli.definitions import asks_for_trials, find_definition, planned, shorthands
 from hpo.cli.options import (
     OUTAGE_SECONDS,
     SEARCH_PANEL,
@@ -131,6 +131,8 @@ def optimize(
     definition = find(study, url, changes, name)
     crew = read_crew(workers, gpus, workers_per_gpu, definition)
     if dry_run:
+        if not asks_for_trials(changes):
+            definition = planned(definition, url)
         _show_plan(definition, prepare(definition), options, crew)
         return
     data = None
@@ -217,12 +219,17 @@ def _enter(
     from hpo.search.halt import lift
     from hpo.search.study import create_or_resume, load
 
-    search = create_or_resume(opened, definition, definition.name, keep_trials=not asked)
+    search = create_or_resume(opened, definition, definition.name, asked=asked)
     if not asked:
-        definition = load(opened, definition.name)[1]
+        given, definition = definition, load(opened, definition.name)[1]
+        if definition.search.trials > given.search.trials:
+            _log.info(
+                "%d trials were asked for before, not the file's %d; --trials makes it fewer",
+                *(definition.search.trials, given.search.trials),
+            )
     with opened.guard():
         lift(search)
-        opened.ledger.set_budget(search._study_id, definition.search.trials, lower=asked)
+        opened.ledger.set_budget(search._study_id, definition.search.trials)
         return definition, opened.ledger.counts(search._study_id)
 
 

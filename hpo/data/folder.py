@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import contextlib
 import shutil
 import tempfile
 import time
@@ -13,10 +12,11 @@ from pathlib import Path
 
 from hpo import files, folders
 from hpo.errors import FileError
+from hpo.holder import holder_name, is_gone, is_here
 
 _REMEDY = "make room there, or point HPO_DATA at a folder that can be written"
 _WORK_PREFIX = ".fetch-"
-_LOCK = "lock"
+_OWNER = "owner"
 _ABANDONED_SECONDS = 6 * 3600.0  # far longer than all time limits of a fetch together
 
 
@@ -50,13 +50,13 @@ def work_folder(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=folder))
-    lock = _lock(work)
     try:
+        # What comes next tells of a full disk; without a name the folder's age will do.
+        with contextlib.suppress(OSError):
+            (work / _OWNER).write_text(holder_name())
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
 
 
 def publish(work: Path, folder: Path, name: str) -> None:
@@ -94,14 +94,6 @@ def disk_errors(path: Path) -> AbstractContextManager[None]:
     return files.disk_errors(path, _REMEDY)
 
 
-def _lock(work: Path) -> int | None:
-    """A descriptor that tells others, as long as it is open, that somebody works there."""
-    try:
-        return files.write_locked(work / _LOCK, b"")
-    except OSError:  # what comes next tells of a full disk, and one without locks will do
-        return None
-
-
 def _remove_abandoned(folder: Path) -> None:
     for path in folder.glob(f"{_WORK_PREFIX}*"):
         if _is_abandoned(path):
@@ -109,18 +101,12 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _is_abandoned(work: Path) -> bool:
-    """Whether its owner has ended: its lock is free. One without a lock is judged by its age."""
+    """Whether its owner has died; of one on another machine only the folder's age tells."""
     try:
-        descriptor = os.open(work / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(descriptor)
-    except BlockingIOError:
-        return False
+        owner = (work / _OWNER).read_text(errors="replace")
     except OSError:
-        return _is_old(work)
-    return True
+        owner = ""
+    return is_gone(owner) if is_here(owner) else _is_old(work)
 
 
 def _is_old(work: Path) -> bool:

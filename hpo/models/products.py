@@ -26,9 +26,15 @@ class Layer(Protocol):
 
 
 class Reading(Protocol):
-    """What some members read of the batches of a stream; see `hpo.models.readings`."""
+    """What some members read of the batches of a stream; see `hpo.models.readings`.
+
+    Attributes:
+        stream: whose batches.
+        rounds: whether `predict` takes weights rounded for products; else as they are.
+    """
 
     stream: int
+    rounds: bool
 
     def product(self, members: slice, weight: Tensor, out: Tensor) -> None:
         """The product of neighbours with what they read.
@@ -54,7 +60,7 @@ class Reading(Protocol):
         Args:
             features: `[rows, inputs]`, in the operand dtype.
             members: as `product` takes them.
-            weight: of the product, `[count, units, inputs]`, not rounded for products.
+            weight: of the product, `[count, units, inputs]`; rounded for products if it `rounds`.
             out: `[count, units, rows]`.
         """
 
@@ -149,7 +155,8 @@ class FirstProduct(_Neighbours):
     ) -> None:
         """As `InnerProduct.predict`; `features` are of each stream."""
         read = features[self._reading.stream]
-        self._reading.predict(read, self._members, self._value, self._own(out))
+        weight = self._weight if self._reading.rounds else self._value
+        self._reading.predict(read, self._members, weight, self._own(out))
 
     def backward(self, layers: Sequence[Layer], grad: Tensor) -> None:  # noqa: ARG002
         """As `InnerProduct.backward`; nothing is trained below but what belongs to the reading."""

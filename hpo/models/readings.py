@@ -127,11 +127,9 @@ class _Batch:
 
 
 class _PlainInputs:
-    """The batch itself, or what dropout leaves of it; all members read the same.
+    """The batch itself, or what dropout leaves of it; all members read the same."""
 
-    Attributes:
-        stream: whose batch.
-    """
+    rounds = True
 
     def __init__(self, layout: ReadingLayout, shared: _Batch, operand_dtype: torch.dtype) -> None:
         self.stream = layout.stream
@@ -168,18 +166,16 @@ class _PlainInputs:
         out: Tensor,
     ) -> None:
         """As `Reading.predict`."""
-        multiply(weight.to(features.dtype), features.t()[None], out)
+        multiply(weight, features.t()[None], out)
 
     def _read(self) -> Tensor:
         return self._shared.given if self._mask is None else self._dropped
 
 
 class _NormalisedInputs:
-    """The batch of a stream by the batch norm, and dropout, of each of some members.
+    """The batch of a stream by the batch norm, and dropout, of each of some members."""
 
-    Attributes:
-        stream: whose batch.
-    """
+    rounds = False  # the weights are scaled first
 
     def __init__(
         self,

@@ -211,7 +211,7 @@ class WideMlp:
         Returns:
             Logits `[members, outputs, rows]`.
         """
-        rows = features[0].shape[0]
+        rows = features[self._streams[0] if len(features) > 1 else 0].shape[0]
         if len(features) == 1:
             features = [*features] * (max(self._streams) + 1)
         operands: list[Tensor] = []

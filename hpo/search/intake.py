@@ -109,6 +109,7 @@ class Intake:
         entry.company = entry.company and not entry.troubles.suspect
         snapshot = self._checkpoints.load(entry.trial_id, identity(entry))
         if snapshot is None:
+            entry.network = dict  # the last one's population would live on in it
             entry.member = Member(number, old.config, old.seed, old.metric, folds=old.folds)
             if "stream" in entry.origin:
                 entry.place = Place(entry.origin["stream"], entry.origin["joined"])

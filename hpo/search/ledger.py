@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from hpo.errors import StorageError
+from hpo.holder import holder_name, is_gone
 from hpo.search import tables
-from hpo.search.holder import holder_name, is_gone
 from hpo.search.outages import Patience
 from hpo.search.slots import Counts, LostLease, Slot, SlotRow, lives
 from hpo.search.statements import statements
@@ -74,16 +74,13 @@ class Ledger:
 
         return self._patience(version)
 
-    def set_budget(self, study_id: int, slots: int, *, lower: bool = True) -> int:
+    def set_budget(self, study_id: int, slots: int) -> int:
         """Give a study `slots` slots in total, and return how many it has then.
 
         Rows are added, or taken away where no trial was bound and nobody holds them; so
         a smaller budget cannot undo what is done or in progress.
-
-        Args:
-            lower: False takes none away, so that a larger budget stays.
         """
-        return self._patience(lambda: self._set_budget(study_id, slots, lower))
+        return self._patience(lambda: self._set_budget(study_id, slots))
 
     def claim(self, study_id: int, holder: str, most: int, lease: float) -> list[Slot]:
         """Take up to `most` slots for `lease` seconds.
@@ -198,7 +195,7 @@ class Ledger:
         with self._mine_lock:
             return frozenset(self._lost.get(holder, ()))
 
-    def _set_budget(self, study_id: int, slots: int, lower: bool) -> int:
+    def _set_budget(self, study_id: int, slots: int) -> int:
         unused = sa.and_(~_row.done, _row.trial_id.is_(None), _row.holder.is_(None))
         with self._write() as connection:
             if not self._sqlite:
@@ -208,8 +205,7 @@ class Ledger:
                 .where(_row.study_id == study_id)
                 .order_by(_row.number.desc())
             ).all()
-            extra = max(0, len(rows) - slots) if lower else 0
-            surplus = [row.id for row in rows if row.unused][:extra]
+            surplus = [row.id for row in rows if row.unused][: max(0, len(rows) - slots)]
             # Claimed since they were read (PostgreSQL): then they are somebody's, and stay.
             gone = connection.execute(
                 sa.delete(tables.slots).where(_row.id.in_(surplus), unused)

@@ -23,7 +23,7 @@ from hpo.search.telling import Teller, Watcher
 from hpo.search.troubles import TROUBLES
 from hpo.training.checkpoint_writer import CheckpointWriter
 from hpo.training.fit import Ending, ending_of
-from hpo.training.footprint import Limits, member_bytes
+from hpo.training.footprint import Limits, company_bytes
 from hpo.training.history import EpochRecord
 from hpo.training.mishaps import Mishap, give_memory_back, is_short_of_memory
 from hpo.training.population import Member, Population
@@ -76,21 +76,22 @@ class SearchCrew:
         """Draw or take over trials for the room there is, until the budget has no free slot."""
         self._berths.begin_round()
         count = len(running)
-        used = sum(self._bytes(member) for member in running)
+        company = list(running)
         joining: dict[Population, list[Member]] = {}
         while count < self._limits.members and not self._guarded():
             entry = self._next()
             if entry is None:
                 break
-            size = self._bytes(entry.member)
-            crowded = used + size > self._limits.memory or entry.troubles.suspect
+            crowded = self._bytes([*company, entry.member]) > self._limits.memory
+            crowded = crowded or entry.troubles.suspect
             if count and crowded:
                 self._waiting.appendleft(entry)
                 break
             population = self._join(entry)
             if population is None:
                 continue
-            count, used = count + 1, used + size
+            count += 1
+            company.append(entry.member)
             joining.setdefault(population, []).append(entry.member)
         return joining.items()
 
@@ -114,7 +115,8 @@ class SearchCrew:
         if self._is_lost(entry):
             return True
         epoch = len(member.history.records)
-        # What it was judged by before, in these hands or others, it is not judged by again.
+        # By an epoch after which it is known to have gone on, here or elsewhere, it is not judged
+        # again; where a worker died with its verdict, nobody knows, and it is.
         if epoch <= entry.judged:
             return False
         if is_judged(entry.trial.study, epoch) and entry.trial.should_prune():
@@ -180,6 +182,9 @@ class SearchCrew:
     def left(self, populations: Sequence[Population]) -> None:
         """Put by what time allows, whatever the reason; nothing here hides that reason."""
         try:
+            for entry, ending in self._unscored:
+                if not self._is_lost(entry):
+                    self._teller.put_by(entry, ending, last=True)
             for copy in self._copies(populations):
                 self._checkpoints.save([copy])
             if not self._checkpoints.flush(_LEAVING_SECONDS):
@@ -238,9 +243,10 @@ class SearchCrew:
             and not (entry.lost or _awaits_verdict(entry))
         ]
 
-    def _bytes(self, member: Member) -> int:
+    def _bytes(self, members: Sequence[Member]) -> int:
         task = self._task
-        return member.folds * member_bytes(member.config, task.shape, task.outputs)
+        configs = [(member.config, member.folds) for member in members]
+        return company_bytes(configs, task.shape, task.outputs)
 
 
 class _Width:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpo.errors import HpoError
-from hpo.search.holder import is_gone
+from hpo.holder import is_gone
 
 __all__ = ["Counts", "LostLease", "Slot", "SlotRow", "lives"]
 

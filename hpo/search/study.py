@@ -41,6 +41,7 @@ from hpo.search.storage import Storage
 __all__ = [
     "DEFINITION",
     "SLOT",
+    "as_asked",
     "build_pruner",
     "build_sampler",
     "check_exists",
@@ -70,12 +71,13 @@ SamplerOf = Callable[[int], BaseSampler]
 """From a trial's number to the sampler that draws it, such as
 `lambda number: build_sampler(definition, trial_seed(definition.search.seed, number))`."""
 
+_ASKED = "hpo:asked-trials"
 _MOST_DIFFERENCES = 8
 _studies = models.StudyModel
 
 
 def create_or_resume(
-    storage: Storage, definition: StudyDefinition, name: str, *, keep_trials: bool = False
+    storage: Storage, definition: StudyDefinition, name: str, *, asked: bool = False
 ) -> optuna.Study:
     """The study `name`, created if it does not exist; safe for several processes at once.
 
@@ -83,7 +85,8 @@ def create_or_resume(
     settings; those are stored in place of the old ones.
 
     Args:
-        keep_trials: where the stored `search.trials` is larger, it stays.
+        asked: whether a command asks for this `search.trials`. If not, a larger number that a
+            command has asked for before takes its place.
 
     Raises:
         UsageError: the stored study differs in something that its trials depend on.
@@ -97,13 +100,21 @@ def create_or_resume(
         except DuplicatedStudyError:
             study = optuna.load_study(study_name=name, storage=storage.optuna)
             _check_same(study, definition, storage)
-            if keep_trials:
-                definition = _with_stored_trials(study, definition)
+            definition = definition if asked else as_asked(study, definition)
+        if asked and study.user_attrs.get(_ASKED) != definition.search.trials:
+            study.set_user_attr(_ASKED, definition.search.trials)
         text = definition.to_json()
         if study.user_attrs.get(DEFINITION) != text:
             study.set_user_attr(DEFINITION, text)
         study.pruner = build_pruner(definition)
     return study
+
+
+def as_asked(study: optuna.Study, definition: StudyDefinition) -> StudyDefinition:
+    """The definition, with as many trials as a command has asked for, if those are more."""
+    trials = max(definition.search.trials, study.user_attrs.get(_ASKED, 0))
+    search = definition.search.model_copy(update={"trials": trials})
+    return definition.model_copy(update={"search": search})
 
 
 def load(storage: Storage, name: str) -> tuple[optuna.Study, StudyDefinition]:
@@ -356,16 +367,6 @@ def _check_same(study: optuna.Study, definition: StudyDefinition, storage: Stora
         f"{storage.address.shown}: study `{study.study_name}` was started with another "
         f"definition ({listed}); go back to that one, or start a new study with --name"
     )
-
-
-def _with_stored_trials(study: optuna.Study, definition: StudyDefinition) -> StudyDefinition:
-    """The definition with as many trials as the stored one, if those are more."""
-    text = study.user_attrs.get(DEFINITION)
-    if text is None:  # its creator died before the definition was stored
-        return definition
-    trials = max(definition.search.trials, StudyDefinition.from_json(text).search.trials)
-    search = definition.search.model_copy(update={"trials": trials})
-    return definition.model_copy(update={"search": search})
 
 
 def _no_such_study(storage: Storage, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,13 +14,14 @@ from hpo.models.stages import flattened, stages
 from hpo.training.lone import SCORED_ROWS
 from hpo.training.population import EVALUATION_ROWS
 
-__all__ = ["Limits", "limits", "member_bytes"]
+__all__ = ["Limits", "company_bytes", "limits", "member_bytes"]
 
 _NUMBER = 4
 _PER_PARAMETER = (
     5  # value, gradient, two of the optimizer's, and a passing copy at a re-arrangement
 )
 _PER_UNIT = 6  # pre, hidden, grad, mask, normal, and scratch, for each row of a batch
+_PER_PREPARED = 3  # inputs that are dropped or normalised: a mask, and what it leaves, twice
 _PER_NORMALISED = 2  # two products for each first weight; when it is scored, weights with a scale
 _PER_PIXEL = 6  # of what a convolution gives: itself, normal, active, pooled, and two gradients
 _SCORED_PER_PIXEL = 3
@@ -81,7 +82,7 @@ def limits(
     if population is not None:
         return Limits(population, _CPU_LIMIT)
     if not learning:
-        return Limits(_CPU_MEMBERS, 2 * _CPU_GAINS)
+        return Limits(_CPU_MEMBERS, 3 * _CPU_GAINS)
     share = _CPU_MEMBERS if trials is None else trials // _TRIALS_PER_MEMBER
     if share < _FEW_MEMBERS:
         return Limits(_FEW_MEMBERS, _FEW_BYTES)
@@ -103,11 +104,37 @@ def member_bytes(config: TrialConfig, shape: Sequence[int], classes: int) -> int
     parameters = sum(below * width + 3 * width for below, width in pairwise(sizes))
     units = sum(model.widths) + 4 * classes
     rows = _PER_UNIT * batch + _SCORED_PER_UNIT * EVALUATION_ROWS
-    own = rows * units
+    own = rows * units + _prepared(config, shape)
     if model.input_batch_norm:
         parameters += 2 * sizes[0]
         own += _PER_NORMALISED * sizes[0] * sizes[1]
     return _NUMBER * (_per_parameter(config) * parameters + own)
+
+
+def company_bytes(
+    members: Iterable[tuple[TrialConfig, int]], shape: Sequence[int], classes: int
+) -> int:
+    """As `member_bytes`, of members side by side, which share the inputs that they prepare alike.
+
+    Args:
+        members: configs, and how many folds each has.
+    """
+    total = 0
+    prepared = set()
+    for config, folds in members:
+        total += folds * member_bytes(config, shape, classes)
+        if isinstance(config.model, MlpConfig):
+            own = (config.batch_size, config.model.input_batch_norm, config.model.input_dropout)
+            if own in prepared:
+                total -= folds * _NUMBER * _prepared(config, shape)
+            prepared.add(own)
+    return total
+
+
+def _prepared(config: TrialConfig, shape: Sequence[int]) -> int:
+    """The numbers of inputs that are dropped or normalised."""
+    assert isinstance(config.model, MlpConfig)
+    return _PER_PREPARED * config.batch_size * math.prod(shape) * config.model.prepares_input
 
 
 def _convolutional(

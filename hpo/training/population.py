@@ -31,9 +31,9 @@ from hpo.training.task import Task
 __all__ = ["EVALUATION_ROWS", "Member", "Population", "Stopped"]
 
 EVALUATION_ROWS = 2048
-"""How many rows are scored at once, of all streams together."""
+"""How many rows are scored at once, of all streams together, but of each `_FEW_ROWS` at least."""
 
-_FEW_ROWS = 256  # of one stream at once at least, as smaller products are slow
+_FEW_ROWS = 256  # smaller products are slow
 
 _INITIALIZATION, _DROPOUT = 1, 2
 _NOWHERE = torch.empty(0, dtype=torch.int64)
@@ -335,14 +335,19 @@ class Population:
         self._block, self.members, self._places = None, [], _NOWHERE
         if not members:
             return
-        self._block = lay_out(
-            members,
-            self._generators,
-            self.task,
-            self.batch_size,
-            self.batches,
-            lambda network: old.get(network) or self._first_state(network),
-        )
+        try:
+            self._block = lay_out(
+                members,
+                self._generators,
+                self.task,
+                self.batch_size,
+                self.batches,
+                lambda network: old.get(network) or self._first_state(network),
+            )
+        except BaseException:
+            for network in [network for member in members for network in member.networks]:
+                network.optimizer.release()
+            raise
         self.members = sorted(members, key=lambda member: member.key)
         place_of = {network: place for place, network in enumerate(self._block.networks)}
         places = [place_of[network] for member in self.members for network in member.networks]

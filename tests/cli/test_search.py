@@ -85,6 +85,23 @@ def test_who_asks_for_fewer_trials_gets_fewer(run: Run, own: Path, fewer: tuple[
     assert submitted(run) == 5
 
 
+def test_a_file_whose_number_no_command_asked_for_changes_it_both_ways(
+    run: Run, own: Path
+) -> None:
+    for trials in (5, 3, 4):
+        own.write_text(STUDY.replace("trials: 2", f"trials: {trials}"))
+        assert submitted(run) == trials
+
+
+def test_a_dry_run_plans_what_would_run(run: Run, own: Path) -> None:
+    plan = ("optimize", "--study", own.stem, "--dry-run")
+    assert "study: own, 2 trials" in run(*plan).out
+    submitted(run, "--trials", "120")
+    assert "study: own, 120 trials" in run(*plan).out
+    assert "study: own, 3 trials" in run(*plan, "--trials", "3").out
+    assert submitted(run) == 120
+
+
 def test_a_running_search_goes_on_to_the_budget_of_the_newest_command(own: Path) -> None:
     folder = Path.cwd()
     arguments = ("optimize", "--study", "own", "--population", "1", "--trials", "4")

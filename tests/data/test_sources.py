@@ -240,14 +240,14 @@ def test_the_work_of_a_process_that_lives_is_left_alone_however_old(
     slow.communicate(timeout=30)
 
 
-def test_what_has_no_lock_is_removed_when_it_is_old(
+def test_the_work_of_another_machine_or_of_nobody_is_removed_when_it_is_old(
     tiny: Tiny, tmp_path: Path, full_web: Web
 ) -> None:
-    """Where the file system has none, or as hpo left it before it took any."""
     folder = tmp_path / "tiny"
     old, new = folder / ".fetch-old", folder / ".fetch-new"
     for work in (old, new):
         work.mkdir(parents=True)
+    (new / "owner").write_text("elsewhere:1:1-0a-1-1")
     make_old(old)
     tiny.dataset(download(full_web)).fetch(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted([new.name, *tiny.content])

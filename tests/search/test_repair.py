@@ -96,6 +96,20 @@ def test_a_result_of_the_original_is_not_told_in_a_copy(
     assert results(original) == []
 
 
+@pytest.mark.parametrize(("holder", "told"), [("b", 1), ("c", 0)])
+def test_a_result_of_who_holds_the_trial_is_told(original: Search, holder: str, told: int) -> None:
+    """Who takes over a trial that was trained to its end has a result, and trained nothing."""
+    original.stopped_after(1)
+    [trial] = original.study.trials
+    [slot] = original.storage.ledger.claim(original.study._study_id, "b", 1, 60)
+    spool = Spool(original.folder / "spool")
+    spool.put(
+        Result("s", trial.number, trial._trial_id, slot.id, holder, "COMPLETE", 0.5, {1: 0.5}, {})
+    )
+    spool.close()
+    assert repair(original.storage, "s").replayed == told
+
+
 def test_a_result_that_nobody_knows_is_kept_for_a_while(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,8 +17,8 @@ import hpo.search.berths
 import hpo.search.worker
 import hpo.space
 from hpo.errors import StorageError, TrainingError
+from hpo.holder import holder_name
 from hpo.search.halt import halt, halted, judged, lift
-from hpo.search.holder import holder_name
 from hpo.search.lease_keeper import LeaseKeeper
 from hpo.search.ledger import Slot
 from hpo.search.objective import SearchCrew

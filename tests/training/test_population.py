@@ -307,6 +307,10 @@ def test_a_stream_that_nobody_reads_any_more_is_not_drawn(
     population.keep(members[2:])
     population.train_epoch()
     assert 3 * len(drawn) == everybody
+    # Rows of each stream, as folds have them: those of the others are not drawn either.
+    own, others = bench.validation, bench.validation[:7]
+    scores = population.evaluate([others, others, own])
+    torch.testing.assert_close(scores, population.evaluate(own))
 
 
 def test_keeping_and_adding_nobody_changes_nothing(bench: Bench) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import hpo.search.holder as holders
-from hpo.search.holder import holder_name, is_gone
+import hpo.holder as holders
+from hpo.holder import holder_name, is_gone
 
 
 def test_this_process_lives_and_names_are_its_own() -> None:
@@ -21,7 +21,7 @@ def test_this_process_lives_and_names_are_its_own() -> None:
 
 def test_a_holder_is_gone_only_if_that_is_certain() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from hpo.search.holder import *; print(holder_name())"],
+        [sys.executable, "-c", "from hpo.holder import *; print(holder_name())"],
         capture_output=True,
         text=True,
         check=True,
@@ -42,7 +42,7 @@ def test_a_holder_is_gone_only_if_that_is_certain() -> None:
 
 def test_a_zombie_is_gone() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", "from hpo.search.holder import *; print(holder_name())"],
+        [sys.executable, "-c", "from hpo.holder import *; print(holder_name())"],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""Who holds a lease: a name for a worker that tells, on the same machine, whether it still lives.
+"""Who holds something: a name for a process that tells, on the same machine, whether it lives.
 
 A holder is `host:pid:token`. The token is the process's start time, the kernel's boot id, the
 pid namespace and a random part: a pid is used again sooner or later, and two containers may
@@ -15,7 +15,7 @@ import socket
 from functools import cache
 from pathlib import Path
 
-__all__ = ["holder_name", "is_gone"]
+__all__ = ["holder_name", "is_gone", "is_here"]
 
 _HOLDER = re.compile(r".*:(?P<pid>[0-9]+):(?P<start>[0-9]+)-(?P<kernel>[0-9a-f]+-[0-9]+)-\w+")
 _NOWHERE = "0-0"
@@ -29,10 +29,16 @@ def holder_name() -> str:
     return f"{host}:{pid}:{start}-{_kernel()}-{secrets.token_hex(4)}"
 
 
+def is_here(holder: str) -> bool:
+    """Whether the holder ran on this kernel, so that `is_gone` can tell whether it still does."""
+    match = _HOLDER.fullmatch(holder)
+    return match is not None and match["kernel"] == _kernel() != _NOWHERE
+
+
 def is_gone(holder: str) -> bool:
     """Whether the holder is certainly dead: it ran on this kernel, and its process is no more."""
     match = _HOLDER.fullmatch(holder)
-    if match is None or match["kernel"] == _NOWHERE or match["kernel"] != _kernel():
+    if match is None or not is_here(holder):
         return False
     pid = int(match["pid"])
     found = _state_and_start(pid)
