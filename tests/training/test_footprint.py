@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from hpo.config import MlpConfig, OptimizerConfig, TrialConfig
 from hpo.data import LabelledRows
 from hpo.data.tensors import ImageTensors
-from hpo.training.footprint import limits, member_bytes
+from hpo.training.footprint import company_bytes, limits, member_bytes
 from hpo.training.population import EVALUATION_ROWS, Member, Population
 from hpo.training.streams import Stream
 from hpo.training.task import Task
@@ -111,6 +111,28 @@ def test_normalised_inputs_cost_a_member_little(task: Task) -> None:
     assert real[1] - real[0] < 8 * member_bytes(own, SHAPE, CLASSES)
     inputs = math.prod(SHAPE) * own.batch_size * 4
     assert real[1] - real[0] < 8 * 2 * inputs  # with inputs and their gradient it were three
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize("alike", [False, True], ids=["each its own", "alike"])
+def test_inputs_that_are_dropped_are_claimed_once_for_all_who_share_them(
+    task: Task, norm: bool, alike: bool
+) -> None:
+    own = config((16,), 512, False, "adam")
+    assert isinstance(own.model, MlpConfig)
+    population = Population(task, Stream(torch.arange(1024), own.batch_size, 0))
+    members = []
+    for key in range(6):
+        dropout = 0.2 if alike else 0.1 + key / 20
+        model = replace(own.model, input_batch_norm=norm, input_dropout=dropout)
+        members.append(Member(key, replace(own, model=model), seed=key))
+    population.add(members)
+    population.train_epoch()
+    real = held(population, members) - held(task, population.streams)
+    claimed = company_bytes([(member.config, 1) for member in members], SHAPE, CLASSES)
+    # The batch itself, its normal form, and a few readings' inputs near the caches are nobody's.
+    once = 3 * own.batch_size * math.prod(SHAPE) * 4
+    assert claimed / 4 < real < claimed + once
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
