@@ -9,8 +9,8 @@ what failed.
 
 Optuna forgets a trial that failed. Where networks diverge, at a rate that is a little too high,
 nothing then speaks against drawing there again, and next to the best rates the search ends in what
-it cannot train: of 50 draws in such a space 46 failed, and 14 so. Here a failed trial repels as it did while
-it ran (`constant_liar`): it is in `above`, and in nothing else that is counted.
+it cannot train: of 50 draws in such a space 46 failed, and 14 so. Here a failed trial repels as it
+did while it ran (`constant_liar`): it is in `above`, and in nothing else that is counted.
 
 Everything private of Optuna that is used here is compared with stock draws by a test. Where a
 later Optuna lacks a name, its own way of doing things takes over.
