@@ -31,14 +31,13 @@ def holder_name() -> str:
 
 def is_here(holder: str) -> bool:
     """Whether the holder ran on this kernel, so that `is_gone` can tell whether it still does."""
-    match = _HOLDER.fullmatch(holder)
-    return match is not None and match["kernel"] == _kernel() != _NOWHERE
+    return _read_here(holder) is not None
 
 
 def is_gone(holder: str) -> bool:
     """Whether the holder is certainly dead: it ran on this kernel, and its process is no more."""
-    match = _HOLDER.fullmatch(holder)
-    if match is None or not is_here(holder):
+    match = _read_here(holder)
+    if match is None:
         return False
     pid = int(match["pid"])
     found = _state_and_start(pid)
@@ -47,6 +46,12 @@ def is_gone(holder: str) -> bool:
         return not _exists(pid)
     # A zombie has ended; only its parent has not looked yet.
     return found[0] in "ZX" or found[1] != match["start"]
+
+
+def _read_here(holder: str) -> re.Match[str] | None:
+    """The parts of a name that was given on this kernel; None of any other."""
+    match = _HOLDER.fullmatch(holder)
+    return match if match is not None and match["kernel"] == _kernel() != _NOWHERE else None
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:

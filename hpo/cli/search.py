@@ -129,9 +129,10 @@ def optimize(
     changes = [*(overrides or []), *shorthands(trials, seed)]
     find = variations.around_best if around_best else find_definition
     definition = find(study, url, changes, name)
+    asked = asks_for_trials(changes)
     crew = read_crew(workers, gpus, workers_per_gpu, definition)
     if dry_run:
-        if not asks_for_trials(changes):
+        if not asked:
             definition = planned(definition, url)
         _show_plan(definition, prepare(definition), options, crew)
         return
@@ -143,7 +144,7 @@ def optimize(
     with Stop(timeout) as stop:
         # Who mistypes a host is to hear so at once; from then on an outage is waited for.
         with open_storage(url) as opened:
-            definition, counts = _enter(opened, definition, asked=asks_for_trials(changes))
+            definition, counts = _enter(opened, definition, asked=asked)
         with open_storage(url, patience=Patience(OUTAGE_SECONDS, stop)) as opened:
             search, _ = load(opened, definition.name)
             train: Callable[[SearchProgress], bool]

@@ -75,22 +75,19 @@ class SearchCrew:
     def admit(self, running: Sequence[Member]) -> Iterable[tuple[Population, list[Member]]]:
         """Draw or take over trials for the room there is, until the budget has no free slot."""
         self._berths.begin_round()
-        count = len(running)
         company = list(running)
         joining: dict[Population, list[Member]] = {}
-        while count < self._limits.members and not self._guarded():
+        while len(company) < self._limits.members and not self._guarded():
             entry = self._next()
             if entry is None:
                 break
             crowded = self._bytes([*company, entry.member]) > self._limits.memory
-            crowded = crowded or entry.troubles.suspect
-            if count and crowded:
+            if company and (crowded or entry.troubles.suspect):
                 self._waiting.appendleft(entry)
                 break
             population = self._join(entry)
             if population is None:
                 continue
-            count += 1
             company.append(entry.member)
             joining.setdefault(population, []).append(entry.member)
         return joining.items()

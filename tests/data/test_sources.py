@@ -24,6 +24,7 @@ from hpo.data.sources import (
     torchvision_addresses,
 )
 from hpo.errors import DataError, FileError
+from tests.watching import until
 
 from .conftest import Offer, Tiny, Web, raw_file
 
@@ -192,6 +193,14 @@ def start_fetch(web: Web, tiny: Tiny, folder: Path, limit: int = 0) -> subproces
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def start_fetch_that_stalls(web: Web, tiny: Tiny, folder: Path) -> subprocess.Popen[str]:
+    """One that has asked for a file, and gets no more than its beginning."""
+    web.stalls_after = 30
+    fetch = start_fetch(web, tiny, folder)
+    until(lambda: bool(web.asked), seconds=60)
+    return fetch
+
+
 def test_two_processes_may_fetch_at_once(tiny: Tiny, tmp_path: Path, full_web: Web) -> None:
     folder = tmp_path / "tiny"
     fetches = [start_fetch(full_web, tiny, folder) for _ in range(3)]
@@ -205,12 +214,7 @@ def test_a_killed_fetch_leaves_nothing_half_written(
     tiny: Tiny, tmp_path: Path, full_web: Web
 ) -> None:
     folder = tmp_path / "tiny"
-    full_web.stalls_after = 30
-    fetch = start_fetch(full_web, tiny, folder)
-    end = time.monotonic() + 60
-    while not full_web.asked:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    fetch = start_fetch_that_stalls(full_web, tiny, folder)
     fetch.send_signal(signal.SIGKILL)
     fetch.communicate(timeout=30)
     assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == []
@@ -225,12 +229,7 @@ def test_the_work_of_a_process_that_lives_is_left_alone_however_old(
     tiny: Tiny, tmp_path: Path, full_web: Web
 ) -> None:
     folder = tmp_path / "tiny"
-    full_web.stalls_after = 30
-    slow = start_fetch(full_web, tiny, folder)
-    end = time.monotonic() + 60
-    while not full_web.asked:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    slow = start_fetch_that_stalls(full_web, tiny, folder)
     (work,) = folder.glob(".fetch-*")
     make_old(work)
     with pytest.raises(DataError, match="no source has it"):
